@@ -1,0 +1,165 @@
+"""What every distribution with a hidden Markov state answers, given its log potentials."""
+
+from functools import partial
+
+import jax.numpy as jnp
+from jax import lax
+
+from tsppl import messages
+from tsppl.distributions.sequence import SequenceDistribution
+from tsppl.distributions.shapes import (
+    broadcast_to_batch,
+    check_probabilities,
+    choose_parameter,
+    parameter_batch,
+    split_keys,
+)
+from tsppl.messages.log_space import log_normalize, log_of_probabilities
+
+
+class MarkovChainParameters:
+    """Initial and transition probabilities, given as probabilities or as logits and never turned into the other."""
+
+    pytree_data_fields = ("initial_probs", "transition_probs", "initial_logits", "transition_logits")
+
+    def _store_chain(
+        self, initial_probs, transition_probs, initial_logits, transition_logits, *, num_steps, time_varying
+    ):
+        """Store and check the chain's arguments; returns the number of states and ``name -> batch shape``."""
+        initial_name, initial = choose_parameter("initial_probs", initial_probs, "initial_logits", initial_logits)
+        name, transition = choose_parameter(
+            "transition_probs", transition_probs, "transition_logits", transition_logits
+        )
+        self.initial_probs = None if initial_probs is None else initial
+        self.initial_logits = None if initial_logits is None else initial
+        self.transition_probs = None if transition_probs is None else transition
+        self.transition_logits = None if transition_logits is None else transition
+        if transition.ndim < 2 or transition.shape[-1] != transition.shape[-2]:
+            raise ValueError(f"{name} has shape {transition.shape}; it must end in (K, K), one row for each state")
+        num_states = transition.shape[-1]
+        if initial.shape[-1:] != (num_states,):
+            raise ValueError(
+                f"{initial_name} has shape {initial.shape} and {name} has shape {transition.shape}: "
+                f"{initial_name} must end in the number of states, {num_states}"
+            )
+        varying = tuple(name if entry == "transition_probs" else entry for entry in time_varying)
+        rows = num_steps - 1
+        batch = parameter_batch(
+            name, transition.shape, (num_states, num_states), num_steps=num_steps, rows=rows, time_varying=varying
+        )
+        if getattr(self, "_validate_args", True):
+            check_probabilities("initial_probs", self.initial_probs)
+            check_probabilities("transition_probs", self.transition_probs)
+        return num_states, {initial_name: initial.shape[:-1], name: batch}, varying
+
+    @property
+    def num_states(self):
+        """Number of hidden states ``K``."""
+        return self._log_initial.shape[-1]
+
+    @property
+    def _log_initial(self):
+        if self.initial_logits is None:
+            return log_of_probabilities(self.initial_probs)
+        return log_normalize(self.initial_logits)[1]
+
+    @property
+    def _log_transition(self):
+        if self.transition_logits is None:
+            return log_of_probabilities(self.transition_probs)
+        return log_normalize(self.transition_logits)[1]
+
+
+_CHAIN_SIGNATURES = {2: "(k),(k,k),(t,k)", 3: "(k),(s,k,k),(t,k)"}
+
+
+class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
+    """Base of the distributions whose hidden part is a Markov chain that is summed out.
+
+    A subclass supplies ``_potentials(value)``: log initial ``(..., K)``, log transitions ``(..., K, K)`` or
+    ``(..., T'-1, K, K)``, and log-likelihoods ``(..., T', K)`` of the last ``T'`` steps; earlier steps have no state.
+    """
+
+    pytree_data_fields = MarkovChainParameters.pytree_data_fields
+
+    def _potentials(self, value):
+        raise NotImplementedError
+
+    def scored_steps(self, value):
+        """Steps that have a log-probability of their own: bool ``(..., T)``."""
+        raise NotImplementedError
+
+    def _apply(self, core, value, *, core_ndim, key=None):
+        """Run ``core(log_initial, log_transition, log_likelihoods)``, or with a key first, over the whole batch."""
+        log_initial, log_transition, log_likelihoods = self._potentials(self.check_value(value))
+        signature = _CHAIN_SIGNATURES[3 if self._transitions_vary else 2]
+        outputs = {0: "()", 1: "(t)", 2: "(t,k)"}[core_ndim]
+        if key is None:
+            result = jnp.vectorize(core, signature=f"{signature}->{outputs}")(
+                log_initial, log_transition, log_likelihoods
+            )
+            return broadcast_to_batch(result, self.batch_shape, core_ndim)
+        lead = lax.broadcast_shapes(log_likelihoods.shape[:-2], self.batch_shape)
+        draw = jnp.vectorize(core, signature=f"(),{signature}->{outputs}")
+        return draw(split_keys(key, lead), log_initial, log_transition, log_likelihoods)
+
+    @property
+    def _transitions_vary(self):
+        return "transition_probs" in self.time_varying or "transition_logits" in self.time_varying
+
+    def _pad_front(self, array, fill, core_ndim):
+        """Give the steps that have no state the value ``fill``, so that the time axis has ``T`` entries."""
+        axis = array.ndim - core_ndim
+        missing = self.num_steps - array.shape[axis]
+        padding = [(missing if i == axis else 0, 0) for i in range(array.ndim)]
+        return jnp.pad(array, padding, constant_values=fill) if missing else array
+
+    def log_prob(self, value, intermediates=None):
+        """Log density of the observed entries, states summed out."""
+        return self._apply(partial(messages.log_normalizer, method=self.method), value, core_ndim=0)
+
+    def log_prob_steps(self, value):
+        """``log p(y_t | y_<t)``, zero where not scored; sums to ``log_prob(value)``."""
+
+        def core(*potentials):
+            return messages.forward(*potentials, method=self.method).log_normalizers
+
+        return self._mask_unscored(self._pad_front(self._apply(core, value, core_ndim=1), 0.0, 1), value)
+
+    def log_prob_left_out(self, value):
+        """``log p(y_t | all other observations)``, zero where not scored."""
+        terms = self._apply(partial(messages.left_out, method=self.method), value, core_ndim=1)
+        return self._mask_unscored(self._pad_front(terms, 0.0, 1), value)
+
+    def _mask_unscored(self, terms, value):
+        return jnp.where(self.scored_steps(value), terms, 0.0)
+
+    def sample_latents(self, key, value):
+        """Draw the states given the data: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
+        states = self._apply(partial(messages.sample_path, method=self.method), value, core_ndim=1, key=key)
+        return {"states": self._pad_front(states, -1, 1)}
+
+    def latent_mode(self, value):
+        """The most likely state path: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
+        states = self._apply(partial(messages.most_likely_path, method=self.method), value, core_ndim=1)
+        return {"states": self._pad_front(states, -1, 1)}
+
+    def latent_marginals(self, value, given="all"):
+        """State probabilities given all the data, or given the data up to each step (``given="past"``).
+
+        Returns ``{"state_probs": (..., T, K)}``; NaN for steps that have no state.
+        """
+        check_given(given)
+
+        def core(*potentials):
+            if given == "past":
+                return jnp.exp(messages.forward(*potentials, method=self.method).log_filtered)
+            return messages.smooth(*potentials, method=self.method).state_probs
+
+        return {"state_probs": self._pad_front(self._apply(core, value, core_ndim=2), jnp.nan, 2)}
+
+
+def check_given(given):
+    """Raise unless ``given`` is ``"all"`` or ``"past"``."""
+    if given not in ("all", "past"):
+        raise ValueError(f"given must be 'all' (smoothed) or 'past' (filtered), not {given!r}")
