@@ -1,0 +1,313 @@
+"""What the switching autoregressions share: scoring residuals, missing lags, simulation and left-out terms."""
+
+import warnings
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax, random
+from numpyro.distributions import constraints
+
+from tsppl.distributions.emissions import partial_log_prob, select_state
+from tsppl.distributions.gaussian_parameters import gaussian_parameters
+from tsppl.distributions.markov_switching import MarkovSwitching
+from tsppl.distributions.shapes import broadcast_to_batch, is_concrete
+from tsppl.messages.autoregression import (
+    MAX_LEFT_OUT_PATHS,
+    conditional_means,
+    continue_series,
+    left_out_autoregressive,
+)
+
+
+class SwitchingAutoregression(MarkovSwitching):
+    """Base of the distributions in which ``y_t`` is linear in the steps before it, with noise and weights by state.
+
+    A subclass supplies ``_lag_weights``, ``(..., K, L, N, N)`` or with ``T`` rows in front of ``K``; ``noise`` with
+    batch ``(..., K)``, or ``(..., rows, K)`` for the last ``rows`` steps; ``initial`` or None; ``num_conditioned``.
+    """
+
+    pytree_data_fields = ("weights", "noise", "initial")
+    pytree_aux_fields = ("num_conditioned",)
+
+    @property
+    def support(self):
+        """Real series."""
+        return constraints.independent(constraints.real, self.event_dim)
+
+    @property
+    def num_lags(self):
+        """Number of lags ``L``."""
+        return self._lag_weights.shape[-3]
+
+    @property
+    def _first_state(self):
+        return self.num_conditioned if self.initial is None else self.num_lags - 1
+
+    def _as_matrix(self, series):
+        return series if self.event_dim == 2 else series[..., None]
+
+    def _as_event(self, matrix):
+        return matrix if self.event_dim == 2 else matrix[..., 0]
+
+    @property
+    def _weights_vary(self):
+        return "weights" in self.time_varying
+
+    @property
+    def _noise_varies(self):
+        return "noise" in self.time_varying
+
+    def _means(self, value):
+        signature = "(t,k,l,n,n),(t,n)->(t,k,n)" if self._weights_vary else "(k,l,n,n),(t,n)->(t,k,n)"
+        means = jnp.vectorize(conditional_means, signature=signature)(self._lag_weights, self._as_matrix(value))
+        return jnp.broadcast_to(means, means.shape[:-2] + (self.num_states, means.shape[-1]))
+
+    def _observed_value(self, value):
+        """The value with zeros where nothing was observed, and its observed entries (None if all were)."""
+        entries = self.observed_entries()
+        return (value if entries is None else jnp.where(entries, value, 0)), entries
+
+    def scored_steps(self, value):
+        """Observed steps all of whose lags were observed: bool ``(..., T)``."""
+        lead = jnp.shape(value)[: jnp.ndim(value) - self.event_dim]
+        shape = jnp.broadcast_shapes(lead, self.batch_shape) + (self.num_steps,)
+        return jnp.broadcast_to(self._scored(), shape)
+
+    def _whole_steps(self):
+        entries = self.observed_entries()
+        if entries is None:
+            return jnp.ones((self.num_steps,), bool)
+        return entries.all(tuple(range(entries.ndim - self.event_dim + 1, entries.ndim)))
+
+    def _scored(self):
+        num_lags, num_steps = self.num_lags, self.num_steps
+        whole = self._whole_steps()
+        lags_whole = jnp.stack([whole[..., num_lags - 1 - lag : num_steps - 1 - lag] for lag in range(num_lags)]).all(0)
+        before = jnp.zeros(whole.shape[:-1] + (num_lags,), bool)
+        if self.initial is not None:
+            before = before.at[..., -1].set(whole[..., :num_lags].all(-1))
+        scored = jnp.concatenate([before, lags_whole & self.observed_steps()[..., num_lags:]], -1)
+        return scored & (jnp.arange(num_steps) >= self._first_state)
+
+    def _warn_if_nothing_is_scored(self):
+        if self.observed_mask is None and self.lengths is None or not is_concrete(self.observed_mask, self.lengths):
+            return
+        silent = ~np.asarray(self._scored()).any(-1)
+        if silent.any():
+            sequence = int(np.argwhere(np.atleast_1d(silent))[0][0])
+            warnings.warn(
+                f"sequence {sequence} has no run of {self.num_lags + 1} consecutive observed steps: it contributes "
+                "nothing",
+                stacklevel=3,
+            )
+
+    def _potentials(self, value):
+        value, entries = self._observed_value(value)
+        residuals = self._as_matrix(value)[..., None, :] - self._means(value)
+        log_likelihoods = self._residual_log_likelihoods(residuals, entries)
+        if self.initial is not None:
+            block = self._initial_log_likelihoods(value)
+            lead = lax.broadcast_shapes(block.shape[:-1], log_likelihoods.shape[:-2])
+            log_likelihoods = jnp.broadcast_to(log_likelihoods, lead + log_likelihoods.shape[-2:])
+            log_likelihoods = log_likelihoods.at[..., self.num_lags - 1, :].set(block)
+        scored = self._scored()
+        log_likelihoods = jnp.where(scored[..., None], log_likelihoods, 0.0)[..., self._first_state :, :]
+        return self._log_initial, self._log_transition_given(value), log_likelihoods
+
+    def _log_transition_given(self, value):
+        """Log transitions between the steps that have a state."""
+        return self._log_transition[..., self._first_state :, :, :] if self._transitions_vary else self._log_transition
+
+    def _residual_log_likelihoods(self, residuals, entries):
+        """Density of additive noise at ``residuals``, ``(..., T, K, N)``."""
+        residuals = self._as_event(residuals)
+        event_dim = self.event_dim - 1
+        elementwise = self.observed_mask is not None and entries is not None and event_dim > 0
+        observed = None
+        if elementwise:
+            observed = jnp.expand_dims(entries, entries.ndim - event_dim)
+            lead = lax.broadcast_shapes(observed.shape, residuals.shape)
+            observed, residuals = jnp.broadcast_to(observed, lead), jnp.broadcast_to(residuals, lead)
+
+        def score(residuals, observed):
+            if observed is None:
+                return self.noise.log_prob(residuals)
+            return partial_log_prob(self.noise, residuals, observed)
+
+        time_axis = residuals.ndim - event_dim - 2
+        if self._noise_varies:
+            skipped = self.num_steps - self.noise.batch_shape[-2]
+            kept = [
+                None if a is None else lax.slice_in_dim(a, skipped, None, axis=time_axis) for a in (residuals, observed)
+            ]
+            log_prob = score(*kept)
+            return jnp.pad(log_prob, [(0, 0)] * (log_prob.ndim - 2) + [(skipped, 0), (0, 0)])
+        front = [None if a is None else jnp.moveaxis(a, time_axis, 0) for a in (residuals, observed)]
+        return jnp.moveaxis(score(*front), 0, -2)
+
+    def _initial_log_likelihoods(self, value):
+        """Density of the first ``L`` steps in each state, ``(..., K)``."""
+        num_lags, event_dim = self.num_lags, self.event_dim - 1
+        block = lax.slice_in_dim(value, 0, num_lags, axis=value.ndim - event_dim - 1)
+        if self.initial.event_dim == event_dim:
+            block = jnp.squeeze(block, block.ndim - event_dim - 1)
+        log_prob = self.initial.log_prob(jnp.expand_dims(block, block.ndim - self.initial.event_dim))
+        return jnp.broadcast_to(log_prob, log_prob.shape[:-1] + (self.num_states,))
+
+    def sample_with_latents(self, key, sample_shape=()):
+        """Draw ``(value, {"states": ...})`` together.
+
+        Raises:
+            NotImplementedError: if ``initial`` is None, for then the first steps have no distribution.
+        """
+        if self.initial is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} without `initial` is a density given the first {self.num_conditioned} "
+                "steps and "
+                "cannot be sampled: pass initial=, or use forecast(key, value, num_steps)"
+            )
+        state_key, initial_key, key = random.split(key, 3)
+        sample_shape, num_lags = tuple(sample_shape), self.num_lags
+        lead = sample_shape + self.batch_shape
+        first = random.categorical(state_key, self._log_initial, shape=lead).astype(jnp.int32)
+        blocks = self.initial.expand(self.batch_shape + (self.num_states,)).sample(initial_key, sample_shape)
+        blocks = blocks.reshape(lead + (1, self.num_states, num_lags) + self.event_shape[1:])
+        block = jnp.squeeze(select_state(blocks, first[..., None], self.event_dim), len(lead))
+        later = self.num_steps - num_lags
+        value = jnp.concatenate([block, jnp.zeros(lead + (later,) + self.event_shape[1:], block.dtype)], len(lead))
+        states = jnp.full(lead + (self.num_steps,), -1, jnp.int32).at[..., num_lags - 1].set(first)
+        return self._continue(key, value, states, jnp.full((), num_lags), sample_shape)
+
+    def _completion(self, key, value):
+        if self.observed_mask is not None:
+            raise NotImplementedError(
+                f"{type(self).__name__} cannot draw steps that are missing inside a series, because a step with a "
+                "missing "
+                "lag is not scored; steps after `lengths` it can. With one state, LinearGaussianSSM in companion "
+                "form can"
+            )
+        states_key, key = random.split(key)
+        states = self.sample_latents(states_key, value)["states"]
+        value = jnp.broadcast_to(value, states.shape[:-1] + self.event_shape)
+        if self.lengths is None:
+            return value, {"states": states}
+        lead = states.shape[:-1]
+        return self._continue(key, value, states, self.lengths, lead[: len(lead) - len(self.batch_shape)])
+
+    def _continue(self, key, value, states, num_given, sample_shape):
+        """Simulate what follows the first ``num_given`` steps."""
+        noise_key, state_key = random.split(key)
+        lead = states.shape[:-1]
+        num_steps, num_states = self.num_steps, self.num_states
+        if self._noise_varies:
+            rows = self.noise.batch_shape[-2]
+            noise = self.noise.expand(self.batch_shape + (rows, num_states)).sample(noise_key, sample_shape)
+        else:
+            rows = num_steps
+            noise = self.noise.expand(self.batch_shape + (num_states,)).sample(noise_key, sample_shape + (rows,))
+            noise = jnp.moveaxis(noise, len(sample_shape), len(lead))
+        noise = self._as_matrix(noise)
+        noise = jnp.pad(noise, [(0, 0)] * len(lead) + [(num_steps - rows, 0), (0, 0), (0, 0)])
+        state_noise = random.gumbel(state_key, lead + (num_steps, num_states), noise.dtype)
+        transitions, transition_signature = self._transition_arrays()
+
+        def core(log_initial, weights, noise, state_noise, values, states, num_given, *transitions):
+            return continue_series(
+                log_initial,
+                self._transition_function(*transitions),
+                weights,
+                noise,
+                state_noise,
+                values,
+                states,
+                first=self._first_state,
+                num_given=num_given,
+            )
+
+        weights_signature = "(t,k,l,n,n)" if self._weights_vary else "(k,l,n,n)"
+        signature = f"(k),{weights_signature},(t,k,n),(t,k),(t,n),(t),(),{transition_signature}->(t,n),(t)"
+        weights = self._lag_weights
+        weights = jnp.broadcast_to(weights, weights.shape[:-4] + (num_states,) + weights.shape[-3:])
+        value, states = jnp.vectorize(core, signature=signature)(
+            self._log_initial, weights, noise, state_noise, self._as_matrix(value), states, num_given, *transitions
+        )
+        return self._as_event(value), {"states": states}
+
+    def _transition_arrays(self):
+        return (self._log_transition,), "(s,k,k)" if self._transitions_vary else "(k,k)"
+
+    def _transition_function(self, log_transition):
+        """Log transitions into step ``t`` given ``y[t-1]``."""
+        if self._transitions_vary:
+            return lambda t, previous: log_transition[jnp.maximum(t - 1, 0)]
+        return lambda t, previous: log_transition
+
+    def log_prob_left_out(self, value):
+        """``log p(y_t | all other observations)``, exact for Gaussian noise while ``K^(L+1)`` is at most 1024.
+
+        Raises:
+            NotImplementedError: for other noise, more state paths, transitions that depend on the series, or a joint
+                ``initial`` of several lags.
+        """
+        num_paths = self.num_states ** (self.num_lags + 1)
+        if num_paths > MAX_LEFT_OUT_PATHS:
+            raise NotImplementedError(
+                f"exact left-out terms need K^(L+1) = {num_paths} state paths per step, more than "
+                f"{MAX_LEFT_OUT_PATHS}; "
+                "log_prob_steps gives one-step-ahead terms, which answer another question"
+            )
+        if self.initial is not None and self.num_lags > 1:
+            raise NotImplementedError("exact left-out terms need initial=None, or one lag")
+        value = self.check_value(value)
+        filled = self._as_matrix(self._observed_value(value)[0])
+        rows = (self.num_steps, self.num_states)
+        loc, scale_tril = self._gaussian_by_step("noise", self.noise)
+        residuals = filled[..., None, :] - self._means(self._as_event(filled)) - loc
+        scale_tril = jnp.broadcast_to(scale_tril, scale_tril.shape[:-4] + rows + scale_tril.shape[-2:])
+        if self.initial is not None:
+            start, start_scale_tril = self._gaussian_by_step("initial", self.initial)
+            is_start = (jnp.arange(self.num_steps) == 0)[:, None, None]
+            residuals = jnp.where(is_start, filled[..., None, :] - start, residuals)
+            scale_tril = jnp.where(is_start[..., None], start_scale_tril, scale_tril)
+        weights = self._lag_weights if self._weights_vary else self._lag_weights[..., None, :, :, :, :]
+        weights = jnp.broadcast_to(weights, weights.shape[:-5] + rows + weights.shape[-3:])
+        log_initial, log_transition, log_likelihoods = self._potentials(value)
+        transition_signature = "(s,k,k)" if self._transitions_vary else "(k,k)"
+        first = self._first_state
+        terms = jnp.vectorize(
+            partial(left_out_autoregressive, method=self.method),
+            signature=f"(k),{transition_signature},(t,k),(t,k,n),(t,k,n,n),(t,k,l,n,n),(t),(t)->(t)",
+        )(
+            log_initial,
+            log_transition,
+            log_likelihoods,
+            residuals[..., first:, :, :],
+            scale_tril[..., first:, :, :, :],
+            weights[..., first:, :, :, :, :],
+            self._scored()[..., first:],
+            self._whole_steps()[..., first:],
+        )
+        terms = self._pad_front(broadcast_to_batch(terms, self.batch_shape, 1), 0.0, 1)
+        return self._mask_unscored(terms, value)
+
+    def _gaussian_by_step(self, name, distribution):
+        """Location ``(..., rows or 1, K or 1, N)`` and scale_tril of a Gaussian argument, ``T`` rows where it "
+        "varies."""
+        try:
+            loc, scale_tril = gaussian_parameters(distribution)
+        except TypeError as error:
+            raise NotImplementedError(
+                f"exact left-out terms need Gaussian {name}: {error}. log_prob_steps gives one-step-ahead terms, which "
+                "answer another question"
+            ) from None
+        batch, size = distribution.batch_shape, max(distribution.event_shape, default=1)
+        batch = batch or (1,)
+        varies = name == "noise" and self._noise_varies
+        lead = batch if varies else batch[:-1] + (1,) + batch[-1:]
+        loc = jnp.reshape(loc, lead + (size,))
+        scale_tril = jnp.reshape(scale_tril, lead + (size, size))
+        if varies:
+            rows = jnp.maximum(jnp.arange(self.num_steps) - (self.num_steps - lead[-2]), 0)
+            loc, scale_tril = loc[..., rows, :, :], scale_tril[..., rows, :, :, :]
+        return loc, scale_tril
