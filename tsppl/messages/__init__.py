@@ -1,0 +1,35 @@
+"""Message passing on arrays, one sequence at a time; batch with ``jax.vmap``."""
+
+from tsppl.messages.hidden_markov import (
+    Forward as Forward,
+    Statistics as Statistics,
+    backward as backward,
+    forward as forward,
+    left_out as left_out,
+    log_normalizer as log_normalizer,
+    smooth as smooth,
+)
+from tsppl.messages.hidden_markov_paths import (
+    most_likely_path as most_likely_path,
+    path_log_prob as path_log_prob,
+    sample_path as sample_path,
+    simulate_path as simulate_path,
+)
+from tsppl.messages.linear_gaussian import AffineGaussian as AffineGaussian, Gaussian as Gaussian
+from tsppl.messages.linear_gaussian_chain import (
+    Marginals as Marginals,
+    chain_divergence as chain_divergence,
+    chain_entropy as chain_entropy,
+    chain_gaussians as chain_gaussians,
+    chain_left_out as chain_left_out,
+    chain_log_prob_steps as chain_log_prob_steps,
+    chain_marginals as chain_marginals,
+    simulate_chain as simulate_chain,
+)
+from tsppl.messages.linear_gaussian_filter import Filtered as Filtered, kalman_filter as kalman_filter
+from tsppl.messages.linear_gaussian_smoother import (
+    kalman_left_out as kalman_left_out,
+    kalman_smoother as kalman_smoother,
+    sample_trajectory as sample_trajectory,
+    tilt_chain as tilt_chain,
+)
