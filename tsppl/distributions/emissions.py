@@ -1,10 +1,12 @@
 """Scoring and drawing one observation per step and state, with any NumPyro family and any entries missing."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax import random
+from jax import lax, random
 from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
@@ -43,31 +45,38 @@ def emission_log_likelihoods(emission, value, *, time_varying, step_observed=Non
     event_dim = emission.event_dim
 
     def arrange(array):
-        return with_state_axis(array, event_dim, time_varying)
+        return with_state_axis(array, event_dim, len(emission.batch_shape), time_varying=time_varying)
 
     def restore(array):
         return array if time_varying else jnp.moveaxis(array, 0, -2)
 
     value = jnp.asarray(value)
     if step_observed is None:
-        return restore(emission.log_prob(arrange(value)))
+        return restore(_within_support(emission, arrange(value), emission.log_prob))
     lead = value.shape[: value.ndim - event_dim]
     steps = jnp.broadcast_to(step_observed, jnp.broadcast_shapes(step_observed.shape, lead))
     value = jnp.broadcast_to(value, steps.shape + value.shape[value.ndim - event_dim :])
     if entry_observed is None:
         observed = arrange(steps.reshape(steps.shape + (1,) * event_dim))
-        log_prob = emission.log_prob(fill_unobserved(emission, arrange(value), observed))
+        score = emission.log_prob
     else:
         observed = arrange(jnp.broadcast_to(entry_observed, value.shape))
-        log_prob = partial_log_prob(emission, fill_unobserved(emission, arrange(value), observed), observed)
+        score = partial(partial_log_prob, emission, observed=observed)
+    log_prob = _within_support(emission, fill_unobserved(emission, arrange(value), observed), score)
     return jnp.where(steps[..., None], restore(log_prob), 0.0)
 
 
-def with_state_axis(series, event_dim, time_varying):
-    """Give ``(..., T) + event`` a state axis of size one, and move time to the front unless the emission has a "
-    "time axis."""
+def with_state_axis(series, event_dim, batch_ndim, *, time_varying):
+    """Give ``(..., T) + event`` a state axis of size one that broadcasts against an emission with ``batch_ndim`` axes.
+
+    Unless the emission has a time axis, time is moved to the front, before every batch axis of the emission.
+    """
     series = jnp.expand_dims(series, series.ndim - event_dim)
-    return series if time_varying else jnp.moveaxis(series, series.ndim - event_dim - 2, 0)
+    if time_varying:
+        return series
+    absent = max(1 + batch_ndim - (series.ndim - event_dim), 0)
+    series = series.reshape((1,) * absent + series.shape)
+    return jnp.moveaxis(series, series.ndim - event_dim - 2, 0)
 
 
 def fill_unobserved(emission, value, observed):
@@ -75,6 +84,22 @@ def fill_unobserved(emission, value, observed):
     batch_shape = emission.batch_shape if _varies_over_states(emission.support) else ()
     fill = emission.support.feasible_like(jnp.zeros(batch_shape + emission.event_shape, value.dtype))
     return jnp.where(observed, value, jnp.asarray(fill).astype(value.dtype))
+
+
+def _within_support(emission, value, score):
+    """``score(value)``, and ``-inf`` in the states that cannot have made the value, where the support depends on the state.
+
+    NumPyro's ``log_prob`` says nothing about values outside the support (a uniform density is constant everywhere), and
+    that of MultivariateNormal needs a value with every batch axis of the covariance.
+    """
+    lead = lax.broadcast_shapes(value.shape[: value.ndim - emission.event_dim], emission.batch_shape)
+    value = jnp.broadcast_to(value, lead + emission.event_shape)
+    if not _varies_over_states(emission.support):
+        return score(value)
+    inside = emission.support(value)
+    inside = inside.all(tuple(range(emission.support.event_dim - emission.event_dim, 0)))
+    filled = fill_unobserved(emission, value, inside.reshape(inside.shape + (1,) * emission.event_dim))
+    return jnp.where(inside, score(filled), -jnp.inf)
 
 
 def partial_log_prob(emission, value, observed):
@@ -111,7 +136,7 @@ def _partial_normal_log_prob(emission, value, observed):
     residual = jnp.broadcast_to(residual, scale_tril.shape[:-1] + (1,))
     whitened = solve_triangular(scale_tril, residual, lower=True)[..., 0]
     log_scales = jnp.log(jnp.diagonal(scale_tril, axis1=-2, axis2=-1))
-    return -0.5 * (whitened**2).sum(-1) - log_scales.sum(-1) - 0.5 * jnp.log(2 * jnp.pi) * observed.sum(-1)
+    return -0.5 * (whitened**2).sum(-1) - log_scales.sum(-1) - 0.5 * jnp.log(2 * jnp.pi) * observed.sum(-1, dtype=value.dtype)
 
 
 def sample_emissions(emission, key, states, *, sample_shape, batch_shape, time_varying):
@@ -188,25 +213,27 @@ def _dependent_normal(emission):
 
 
 class _EachStepInSomeState(constraints.Constraint):
-    """A series of which each step is possible in at least one state, for emissions whose support depends on the "
-    "state."""
+    """A series of which each step is possible in some state, where the support of the emission depends on the state."""
 
-    def __init__(self, base, event_dim, time_varying):
-        self.base, self.step_dim, self.time_varying = base, event_dim, time_varying
+    def __init__(self, base, event_dim, batch_ndim, time_varying):
+        self.base, self.step_dim, self.batch_ndim, self.time_varying = base, event_dim, batch_ndim, time_varying
         super().__init__()
 
     event_dim = property(lambda self: self.step_dim + 1)
     is_discrete = property(lambda self: self.base.is_discrete)
 
     def __call__(self, value):
-        inside = self.base(with_state_axis(jnp.asarray(value), self.step_dim, self.time_varying)).any(-1)
+        value = jnp.asarray(value)
+        value = with_state_axis(value, self.step_dim, self.batch_ndim, time_varying=self.time_varying)
+        inside = self.base(value).any(-1)
         return inside.all(-1 if self.time_varying else 0)
 
     def feasible_like(self, prototype):
         raise NotImplementedError("the support of the emission depends on the state")
 
     def tree_flatten(self):
-        return (self.base,), (("base",), {"step_dim": self.step_dim, "time_varying": self.time_varying})
+        static = {"step_dim": self.step_dim, "batch_ndim": self.batch_ndim, "time_varying": self.time_varying}
+        return (self.base,), (("base",), static)
 
 
 @biject_to.register(_EachStepInSomeState)
@@ -230,7 +257,7 @@ def series_support(emission, *, time_varying):
             if event_dim > support.event_dim
             else support
         )
-        return _EachStepInSomeState(within, event_dim, time_varying)
+        return _EachStepInSomeState(within, event_dim, len(emission.batch_shape), time_varying)
     return constraints.independent(support, 1 + event_dim - support.event_dim)
 
 
@@ -240,8 +267,11 @@ def check_support(emission, value, observed, *, time_varying, locate):
         return
     event_dim = emission.event_dim
     with jax.ensure_compile_time_eval():
-        arranged = with_state_axis(value, event_dim, time_varying)
-        filled = fill_unobserved(emission, arranged, with_state_axis(observed, event_dim, time_varying))
+        arranged, observed = (
+            with_state_axis(array, event_dim, len(emission.batch_shape), time_varying=time_varying)
+            for array in (value, observed)
+        )
+        filled = fill_unobserved(emission, arranged, observed)
         inside = emission.support(filled)
         inside = inside.reshape(inside.shape + (1,) * (filled.ndim - inside.ndim))
         wrong = ~inside.any(filled.ndim - event_dim - 1)

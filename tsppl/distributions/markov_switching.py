@@ -91,7 +91,9 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
 
     def _apply(self, core, value, *, core_ndim, key=None):
         """Run ``core(log_initial, log_transition, log_likelihoods)``, or with a key first, over the whole batch."""
-        log_initial, log_transition, log_likelihoods = self._potentials(self.check_value(value))
+        potentials = self._potentials(self.check_value(value))
+        dtype = jnp.result_type(*potentials)
+        log_initial, log_transition, log_likelihoods = (potential.astype(dtype) for potential in potentials)
         signature = _CHAIN_SIGNATURES[3 if self._transitions_vary else 2]
         outputs = {0: "()", 1: "(t)", 2: "(t,k)"}[core_ndim]
         if key is None:

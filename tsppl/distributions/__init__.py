@@ -1,0 +1,14 @@
+"""Sequence distributions for NumPyro models."""
+
+from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM as AutoregressiveHMM
+from tsppl.distributions.gaussian_parameters import gaussian_parameters as gaussian_parameters
+from tsppl.distributions.hidden_markov import HiddenMarkov as HiddenMarkov
+from tsppl.distributions.linear_gaussian_chain import LinearGaussianChain as LinearGaussianChain
+from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM as LinearGaussianSSM
+from tsppl.distributions.markov_chain import MarkovChain as MarkovChain
+from tsppl.distributions.sequence import SequenceDistribution as SequenceDistribution
+from tsppl.distributions.streams import Streams as Streams
+from tsppl.distributions.switching_linear_dynamics import (
+    RecurrentTransitions as RecurrentTransitions,
+    SwitchingLinearDynamics as SwitchingLinearDynamics,
+)
