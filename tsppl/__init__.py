@@ -1,3 +1,10 @@
 """Probabilistic time series and point processes for NumPyro."""
 
+from tsppl import datasets as datasets, distributions as distributions, inference as inference, messages as messages
+from tsppl.export import to_arviz as to_arviz
+from tsppl.forecast import complete as complete, forecast as forecast
+from tsppl.latents import posterior_latents as posterior_latents
+from tsppl.scoring import log_likelihood as log_likelihood
+from tsppl.sequences import nan_to_mask as nan_to_mask, pad as pad
+
 __version__ = "0.1.0"
