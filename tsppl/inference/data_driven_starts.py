@@ -1,0 +1,217 @@
+"""Starting points read off the data: clusters of observations, clusters of regressions, principal components."""
+
+import warnings
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from scipy.cluster.vq import kmeans2
+from scipy.ndimage import uniform_filter1d
+
+from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM
+from tsppl.distributions.hidden_markov import HiddenMarkov
+from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM
+from tsppl.distributions.shapes import is_concrete, typed_key
+from tsppl.inference.em_arguments import resolve_fixed
+from tsppl.inference.em_autoregressive import lagged_rows
+from tsppl.inference.em_linear_gaussian import TrajectoryStatistics
+from tsppl.inference.em_markov_switching import StateStatistics, flatten_steps
+from tsppl.inference.em_steps import prepare, steps_of
+from tsppl.inference.emission_parameters import leaf_of
+
+_CERTAINTY = 0.9
+_BLUR = 0.3
+_WINDOW = 5
+
+
+def data_driven_start(key, distribution, value, *, fixed=()):
+    """Parameters of a distribution from a first rough look at the data, to start EM, SVI or MCMC from.
+
+    ``HiddenMarkov``: k-means clusters of the observations, one for each state, numbered by their centres; for categories
+    clusters of their indicators. ``AutoregressiveHMM``: clusters of steps that follow the same regression on the past
+    (Spaeth 1979). In both, the parameters are those of one M-step in which a step belongs to its cluster with probability
+    0.9. ``LinearGaussianSSM``: principal components as trajectory, missing entries filled in by the components, then the
+    regressions on it. Different keys give different starts.
+
+    Args:
+        key: random key.
+        distribution: gives class, shapes and families; the parameters that ``fixed`` names are kept.
+        value: the data; neither it nor the distribution may be traced by jit.
+        fixed: as in :func:`~tsppl.inference.em`.
+
+    Returns:
+        a distribution of the same class.
+
+    Raises:
+        ValueError: if a step has fewer channels than a trajectory that is to be found has dimensions.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
+    >>> from tsppl.inference import data_driven_start
+    >>> counts = jnp.array([1, 0, 2, 1, 9, 8, 11, 1, 1, 0])
+    >>> template = tsd.HiddenMarkov(jnp.full(2, 0.5), jnp.full((2, 2), 0.5), dist.Poisson(jnp.ones(2)), num_steps=10)
+    >>> data_driven_start(jax.random.key(0), template, counts).emission.rate.round(1).tolist()
+    [1.3, 8.1]
+    """
+    if not is_concrete(distribution, value):
+        raise TypeError("data_driven_start looks at the data and cannot be traced by jit or vmap")
+    steps = steps_of(distribution)
+    fixed = resolve_fixed(fixed, steps.names(distribution))
+    value = distribution.check_value(value)
+    start = prepare(distribution, value, fixed)
+    statistics = _ROUGH[type(distribution)](_generator(key), start, value, fixed)
+    return _maximize(start, value, statistics, fixed=fixed)
+
+
+@partial(jax.jit, static_argnames="fixed")
+def _maximize(distribution, value, statistics, *, fixed):
+    updated = steps_of(distribution).maximize(distribution, value, statistics, {}, fixed)
+    return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), updated, distribution)
+
+
+def _generator(key):
+    return np.random.default_rng(np.asarray(jax.random.key_data(typed_key(key))).tolist())
+
+
+def _hidden_markov(generator, distribution, value, fixed):
+    probs = _no_preference(distribution, value)
+    rows, weights, observed = map(_as_numpy, flatten_steps(distribution, value, probs))
+    features = _features(leaf_of(distribution.emission), rows, observed)
+    return _statistics(_k_means(generator, features, weights.sum(1) > 0, probs.shape[-1]), distribution, probs)
+
+
+def _autoregressive(generator, distribution, value, fixed):
+    probs = _no_preference(distribution, value)
+    inputs, outputs, weights, observed = map(_as_numpy, lagged_rows(distribution, value, probs))
+    outputs = outputs if observed is None else np.where(observed, outputs, 0)
+    labels = _regression_clusters(generator, inputs, outputs, weights.sum(1) > 0, probs.shape[-1])
+    missing = probs.shape[-2] - labels.size // max(int(np.prod(probs.shape[:-2])), 1)
+    labels = labels.reshape(probs.shape[:-2] + (-1,))
+    return _statistics(np.concatenate([labels[..., :1]] * missing + [labels], axis=-1), distribution, probs)
+
+
+def _no_preference(distribution, value):
+    _, _, log_likelihoods = distribution._potentials(value)
+    lead = jnp.broadcast_shapes(log_likelihoods.shape[:-2], distribution.batch_shape)
+    return jnp.full(lead + log_likelihoods.shape[-2:], 1 / distribution.num_states, log_likelihoods.dtype)
+
+
+def _as_numpy(array):
+    return None if array is None else np.asarray(array)
+
+
+def _features(leaf, rows, observed):
+    """Observations as points ``(n, F)`` of unit variance; categories as indicators, gaps filled by the column mean."""
+    if isinstance(leaf, dist.CategoricalProbs | dist.CategoricalLogits):
+        rows = np.eye(leaf.probs.shape[-1])[rows]
+    points = rows.reshape(rows.shape[0], -1).astype(float)
+    if observed is not None:
+        seen = observed.reshape(points.shape)
+        means = (points * seen).sum(0) / np.maximum(seen.sum(0), 1)
+        points = np.where(seen, points, means)
+    return points / np.maximum(points.std(0), np.finfo(float).tiny)
+
+
+def _k_means(generator, points, used, num_clusters):
+    """Labels ``(n,)`` in the order of the clusters' centres; steps not used take the label of the step before."""
+    centres, labels = np.unique(points[used], axis=0, return_inverse=True)
+    if len(centres) > num_clusters:
+        num_rounds = int(generator.integers(1, 11))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "One of the clusters is empty")
+            centres, labels = kmeans2(points[used], num_clusters, iter=num_rounds, minit="++", seed=generator)
+    rank = np.argsort(np.lexsort(centres.T[::-1]))
+    whole = np.full(points.shape[0], -1)
+    whole[used] = rank[labels]
+    last = np.maximum.accumulate(np.where(used, np.arange(used.size), -1))
+    return np.where(last >= 0, whole[last], 0)
+
+
+def _regression_clusters(generator, inputs, outputs, used, num_clusters, num_rounds=10):
+    """Labels ``(n,)`` of clusters of steps, by alternating ridge regressions and assignment to the smallest residual."""
+    n, p = inputs.shape
+    scale = np.maximum(outputs[used].std(0), np.finfo(float).tiny)
+    ridge = 1e-3 * used.sum() * np.diag((inputs[used] ** 2).mean(0) + np.finfo(float).tiny)
+    length = min(max(4 * p, n // (4 * num_clusters)), n)
+    begins = generator.integers(0, n - length + 1, num_clusters)
+    labels = np.full(n, -1)
+    for cluster, begin in enumerate(begins):
+        labels[begin : begin + length] = cluster
+    for _ in range(num_rounds):
+        losses = np.empty((n, num_clusters))
+        for cluster in range(num_clusters):
+            own = used & (labels == cluster)
+            gram = inputs[own].T @ inputs[own] + ridge * max(own.sum(), 1) / used.sum()
+            residuals = (outputs - inputs @ np.linalg.solve(gram, inputs[own].T @ outputs[own])) / scale
+            losses[:, cluster] = np.where(used, (residuals**2).sum(1), 0)
+        labels = uniform_filter1d(losses, _WINDOW, axis=0).argmin(1)
+    return labels
+
+
+def _statistics(labels, distribution, probs):
+    """Expected counts when each step is in the state of its label with probability 0.9."""
+    num_states = probs.shape[-1]
+    labels = jnp.asarray(labels).reshape(probs.shape[:-1])
+    states = _CERTAINTY * jax.nn.one_hot(labels, num_states, dtype=probs.dtype) + (1 - _CERTAINTY) / num_states
+    pairs = states[..., :-1, :, None] * states[..., 1:, None, :]
+    if distribution.lengths is not None:
+        arrivals = jnp.arange(distribution.num_steps - pairs.shape[-3], distribution.num_steps)
+        pairs = jnp.where((arrivals < distribution.lengths[..., None])[..., None, None], pairs, 0.0)
+    first = states[..., 0, :].reshape(-1, num_states).sum(0)
+    return StateStatistics(first, pairs.reshape(-1, num_states, num_states).sum(0), states)
+
+
+def _linear_gaussian(generator, distribution, value, fixed):
+    """A trajectory of principal components, blurred by a part of its spread so that no covariance is singular."""
+    if distribution.noise_matrix is not None:
+        raise NotImplementedError("no start is found for a model with noise_matrix: give its parameters by hand")
+    value, observed = map(_as_numpy, distribution._as_channels(value))
+    lead = np.broadcast_shapes(value.shape[:-2], distribution.batch_shape)
+    value = np.broadcast_to(value, lead + value.shape[-2:])
+    observed = np.ones(value.shape, bool) if observed is None else np.broadcast_to(observed, value.shape)
+    points, observed = (array.reshape(-1, value.shape[-1]) for array in (value, observed))
+    size = distribution.initial.event_shape[0]
+    if "emission_matrix" in fixed:
+        filled, loc = _fill_by_means(points, observed)
+        matrix = np.asarray(distribution.emission_matrix).reshape(-1, size)
+        trajectory = (filled - loc) @ np.linalg.pinv(matrix).T
+    else:
+        trajectory = _principal_components(points, observed, size)
+        trajectory = trajectory @ np.linalg.qr(generator.normal(size=(size, size)))[0]
+    trajectory = trajectory.reshape(value.shape[:-1] + (size,))
+    if "transition_noise.loc" in fixed or "transition_noise" in fixed:
+        steps = np.diff(trajectory, axis=-2).reshape(-1, size).std(0)
+        wanted = np.asarray(distribution.transition_noise.variance) ** 0.5
+        trajectory = trajectory * (np.broadcast_to(wanted, (size,)) / np.maximum(steps, np.finfo(float).tiny))
+    means = jnp.asarray(trajectory, distribution.transition_matrix.dtype)
+    spread = _BLUR * np.diag(trajectory.reshape(-1, size).std(0)).astype(means.dtype)
+    roots = jnp.broadcast_to(spread, means.shape + (size,))
+    return TrajectoryStatistics(means, roots, jnp.zeros_like(roots[..., 1:, :, :]), roots[..., 1:, :, :])
+
+
+def _fill_by_means(points, observed):
+    means = (np.where(observed, points, 0)).sum(0) / np.maximum(observed.sum(0), 1)
+    return np.where(observed, points, means), means
+
+
+def _principal_components(points, observed, size, num_rounds=20):
+    """Scores of unit variance ``(n, size)``; missing entries are filled by the components, round by round."""
+    if size > points.shape[1]:
+        raise ValueError(
+            f"the trajectory has {size} dimensions and an observation {points.shape[1]} channels: principal components are "
+            "too few. Give the parameters by hand"
+        )
+    filled, _ = _fill_by_means(points, observed)
+    for _ in range(1 if observed.all() else num_rounds):
+        means = filled.mean(0)
+        left, scales, right = np.linalg.svd(filled - means, full_matrices=False)
+        filled = np.where(observed, points, means + (left[:, :size] * scales[:size]) @ right[:size])
+    return left[:, :size] * np.sqrt(points.shape[0])
+
+
+_ROUGH = {
+    HiddenMarkov: _hidden_markov,
+    AutoregressiveHMM: _autoregressive,
+    LinearGaussianSSM: _linear_gaussian,
+}

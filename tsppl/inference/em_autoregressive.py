@@ -1,0 +1,165 @@
+"""M-step of the autoregressive hidden Markov model: one weighted regression for each state."""
+
+import copy
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+
+from tsppl.inference.ascent import climb
+from tsppl.inference.em_arguments import refuse_batch
+from tsppl.inference.em_markov_switching import chain_log_prior, chain_names, maximize_chain, prepare_chain
+from tsppl.inference.emission_parameters import as_real, leaf_of, open_parameters, parameters, rebuild, rewrap
+from tsppl.inference.gaussian_regression import complete, maximize_regression, regression
+from tsppl.inference.maximization import below, covariance_prior, is_conjugate, log_prior as noise_log_prior
+
+
+def autoregressive_names(distribution):
+    """Names of the parameters of an :class:`~tsppl.distributions.AutoregressiveHMM`; ``initial`` is always held."""
+    return chain_names() + ("weights",) + tuple(f"noise.{name}" for name in parameters(distribution.noise))
+
+
+def _noise_is_held(distribution, fixed):
+    return "noise" in fixed or set(autoregressive_names(distribution)[3:]) <= set(fixed)
+
+
+def prepare_autoregressive(distribution, fixed):
+    """The distribution with weights and noise of its own for each state, after checking that EM has an answer."""
+    prepared = prepare_chain(distribution, fixed)
+    num_states = (distribution.num_states,)
+    if "weights" not in fixed:
+        batch = distribution._lag_weights.shape[:-3]
+        refuse_batch("weights", batch, 1, varies=distribution._weights_vary)
+        prepared.weights = as_real(jnp.broadcast_to(distribution.weights, num_states + distribution.weights.shape[1:]))
+    if not _noise_is_held(distribution, fixed):
+        refuse_batch("noise", distribution.noise.batch_shape, 1, varies=distribution._noise_varies)
+        prepared.noise = open_parameters(distribution.noise, num_states)
+    return prepared
+
+
+def maximize_autoregressive(distribution, value, statistics, priors, fixed):
+    """M-step: exact for Gaussian noise, gradient steps that never lower the objective otherwise."""
+    updated = maximize_chain(distribution, statistics, priors, fixed)
+    if "weights" in fixed and _noise_is_held(distribution, fixed):
+        return updated
+    parameter_priors = {name: prior for name, prior in priors.items() if name not in chain_names()}
+    leaf = leaf_of(distribution.noise)
+    conjugate = {"noise.covariance_matrix": dist.InverseWishart} if isinstance(leaf, dist.MultivariateNormal) else {}
+    closed = (
+        isinstance(leaf, dist.Normal | dist.MultivariateNormal)
+        and leaf.batch_shape[:1] == (distribution.num_states,)
+        and not (distribution._weights_vary or distribution._noise_varies)
+        and all(is_conjugate(name, prior, conjugate) for name, prior in parameter_priors.items())
+    )
+    if closed:
+        updated.weights, updated.noise = _regress(distribution, value, statistics.state_probs, priors, fixed)
+        return updated
+    return _climb(updated, value, statistics.state_probs, parameter_priors, fixed)
+
+
+def _climb(distribution, value, state_probs, priors, fixed):
+    noise = below("noise", {f"noise.{name}": p for name, p in parameters(distribution.noise).items()})
+    values = {f"noise.{name}": p.value for name, p in noise.items()} | {"weights": distribution.weights}
+    limits = {f"noise.{name}": p.constraint for name, p in noise.items()} | {"weights": constraints.real}
+    free = {name: array for name, array in values.items() if name not in fixed and "noise" not in fixed}
+
+    def with_values(values):
+        candidate = copy.copy(distribution)
+        candidate.weights = values.get("weights", distribution.weights)
+        candidate.noise = rebuild(distribution.noise, below("noise", values))
+        return candidate
+
+    def objective(values):
+        candidate = with_values(values)
+        terms = candidate._potentials(value)[2]
+        return jnp.where(state_probs > 0, state_probs * terms, 0.0).sum() + regression_log_prior(candidate, priors)
+
+    return with_values(climb(objective, free, limits))
+
+
+def _regress(distribution, value, state_probs, priors, fixed):
+    inputs, outputs, weights, observed = lagged_rows(distribution, value, state_probs)
+    num_states, size = weights.shape[1], outputs.shape[1]
+    leaf = leaf_of(distribution.noise)
+    spread_name = "scale" if isinstance(leaf, dist.Normal) else "scale_tril"
+    event = (size,) if spread_name == "scale" else (size, size)
+    spread = getattr(leaf, spread_name).reshape((num_states,) + event)
+    lags = jnp.moveaxis(distribution._lag_weights, -2, -3).reshape(num_states, size, -1)
+    coefficients = jnp.concatenate([lags, leaf.loc.reshape(num_states, size, 1)], axis=-1)
+    prior = covariance_prior(priors.get("noise.covariance_matrix"), spread)
+
+    def one_state(coefficients, spread, weights, prior):
+        data = _weighted_regression(inputs, outputs, weights, observed, coefficients, spread)
+        return maximize_regression(
+            data,
+            coefficients,
+            spread,
+            free=("weights" not in fixed,) * lags.shape[-1] + ("noise.loc" not in fixed,),
+            spread_is_free=f"noise.{spread_name}" not in fixed,
+            prior=prior,
+        )
+
+    coefficients, spread = jax.vmap(one_state, in_axes=(0, 0, 1, 0))(coefficients, spread, weights, prior)
+    lags = coefficients[..., :-1].reshape(num_states, size, distribution.num_lags, size)
+    found = {
+        "loc": coefficients[..., -1].reshape(leaf.loc.shape),
+        spread_name: spread.reshape(getattr(leaf, spread_name).shape),
+    }
+    new_weights = jnp.moveaxis(lags, -3, -2).reshape(distribution.weights.shape)
+    return new_weights, rewrap(distribution.noise, rebuild(leaf, found))
+
+
+def _weighted_regression(inputs, outputs, weights, observed, coefficients, spread):
+    """The regression of one state; where noise is dependent, missing outputs are completed with their covariance as rows."""
+    if observed is None:
+        return regression(inputs, outputs, weights, weights.sum())
+    if spread.ndim == 1:
+        entries = weights[:, None] * observed
+        return regression(inputs, outputs, entries, entries.sum(0))
+    completed, kept = complete(inputs @ coefficients.T, spread, outputs, observed)
+    columns = jnp.swapaxes(kept @ spread, -1, -2).reshape(-1, outputs.shape[1])
+    return regression(
+        jnp.concatenate([inputs, jnp.zeros((columns.shape[0], inputs.shape[1]), inputs.dtype)]),
+        jnp.concatenate([completed, columns]),
+        jnp.concatenate([weights, jnp.repeat(weights, outputs.shape[1])]),
+        weights.sum(),
+    )
+
+
+def lagged_rows(distribution, value, state_probs):
+    """Rows of the regression on the past, all steps of all series in one axis.
+
+    Returns:
+        inputs ``(n, L N + 1)``, lag by lag and a one; outputs ``(n, N)``; weights ``(n, K)``, zero where not scored; and
+        the observed entries of the outputs ``(n, N)``, or None.
+    """
+    num_lags, num_steps = distribution.num_lags, distribution.num_steps
+    start = max(distribution._first_state, num_lags)
+    lead = state_probs.shape[:-2]
+    filled, entries = distribution._observed_value(value)
+    series = distribution._as_matrix(jnp.broadcast_to(filled, lead + distribution.event_shape))
+    size = series.shape[-1]
+    lags = [series[..., start - 1 - lag : num_steps - 1 - lag, :] for lag in range(num_lags)]
+    ones = jnp.ones(lead + (num_steps - start, 1), series.dtype)
+    inputs = jnp.concatenate([*lags, ones], axis=-1).reshape(-1, num_lags * size + 1)
+    scored = distribution._scored()[..., start:]
+    weights = jnp.where(scored[..., None], state_probs[..., start - distribution._first_state :, :], 0.0)
+    observed = None
+    if distribution.observed_mask is not None and distribution.event_dim == 2:
+        observed = jnp.broadcast_to(entries, lead + distribution.event_shape)[..., start:, :].reshape(-1, size)
+    outputs = series[..., start:, :].reshape(-1, size)
+    return inputs, outputs, weights.reshape(-1, weights.shape[-1]), observed
+
+
+def regression_log_prior(distribution, priors):
+    """Log prior density of weights and noise."""
+    total = noise_log_prior(distribution.noise, below("noise", priors))
+    if "weights" in priors:
+        total += priors["weights"].log_prob(distribution.weights).sum()
+    return total
+
+
+def autoregressive_log_prior(distribution, priors):
+    """Log prior density of all parameters."""
+    return chain_log_prior(distribution, priors) + regression_log_prior(distribution, priors)
