@@ -106,12 +106,13 @@ def test_a_reference_sets_the_order():
 
 
 def test_values_that_are_states_are_relabelled():
-    path = np.where(SWAPPED[..., None], [1, -1, 0], [0, -1, 1])
+    orders = np.array([[0, 1, 2], [0, 1, 2], [1, 2, 0], [2, 0, 1]])
+    rate = np.array([1.0, 5.0, 20.0])[orders] + 0.01 * np.arange(4)[:, None]
+    path = np.argsort(orders, 1)[:, [0, 2, 1, 1]]
+    path[:, 2] = -1
     with pytest.warns(UserWarning, match="aligned but not verified: pass model="):
-        aligned = align_labels(
-            {"rate": MIXED["rate"], "path": path}, state_dims={"rate": 0, "path": "values"}, batch_ndims=2
-        )
-    assert (np.asarray(aligned["path"]) == [0, -1, 1]).all()
+        aligned = align_labels({"rate": rate, "path": path}, state_dims={"rate": 0, "path": "values"}, batch_ndims=1)
+    assert (np.asarray(aligned["path"]) == [0, 2, -1, 1]).all()
 
 
 def test_many_states_and_weak_features_are_matched():

@@ -257,3 +257,5 @@ def test_draws_alone_need_to_know_their_leading_axes():
         to_arviz(DRAWS)
     with pytest.raises(TypeError, match="not of another tree"):
         to_arviz(tree)
+    with pytest.raises(TypeError, match=r"args must be a tuple of the model's arguments, such as args=\(y,\)"):
+        to_arviz(DRAWS, poisson_sessions, COUNTS)

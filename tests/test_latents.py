@@ -67,12 +67,13 @@ def test_draws_of_states_have_the_smoothed_frequencies(key):
 
 
 def test_batches_change_nothing_and_padding_draws_are_dropped(key):
-    whole = posterior_latents(key, poisson_sessions, DRAWS, COUNTS)
-    batched = posterior_latents(key, poisson_sessions, DRAWS, COUNTS, batch_size=4)
-    assert (whole["counts"]["states"] == batched["counts"]["states"]).all()
-    assert (
-        whole["counts"]["states"] == posterior_latents(key, poisson_sessions, DRAWS, COUNTS)["counts"]["states"]
-    ).all()
+    five = {name: array[:5] for name, array in FLAT.items()}
+    whole, batched = (
+        posterior_latents(key, poisson_sessions, five, COUNTS, batch_size=size)["counts"]["states"]
+        for size in (None, 2)
+    )
+    assert batched.shape == (5, 3, NUM_STEPS)
+    assert (whole == batched).all()
 
 
 def test_default_batches_are_bounded_and_large_results_announced(key, monkeypatch, capsys):
@@ -174,6 +175,10 @@ def masked_inside_event(counts):
     numpyro.sample("counts", fixed_series().expand((3,)).mask(MASKED).to_event(1), obs=counts)
 
 
+def masked_twice(counts):
+    numpyro.sample("counts", fixed_series().expand((3,)).mask(MASKED).mask(np.ones(3, bool)), obs=counts)
+
+
 def masked_with_own_mask(counts):
     observed = jnp.ones((3, NUM_STEPS), bool)
     with numpyro.plate("session", 3), handlers.mask(mask=jnp.asarray(MASKED)):
@@ -186,7 +191,8 @@ def fixed_series(**kwargs):
 
 
 @pytest.mark.parametrize(
-    "model", [in_plate_masked, masked_by_method, masked_then_expanded, masked_inside_event, masked_with_own_mask]
+    "model",
+    [in_plate_masked, masked_by_method, masked_then_expanded, masked_inside_event, masked_twice, masked_with_own_mask],
 )
 def test_a_batch_mask_and_wrappers_reach_the_latents(key, model):
     probs = posterior_latents(key, model, {}, COUNTS, what="marginals")["counts"]["state_probs"]

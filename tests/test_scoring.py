@@ -46,13 +46,17 @@ def mixed_model(counts, weights):
     series = tsd.HiddenMarkov(jnp.ones(2) / 2, jnp.full((2, 2), 0.5), dist.Poisson(rate), num_steps=NUM_STEPS)
     numpyro.sample("counts", series.expand((3,)).mask(jnp.array([True, False, True])).to_event(1), obs=counts)
     numpyro.sample("weights", dist.Normal(rate, 1.0).mask(jnp.array([True, False])), obs=weights)
+    path = tsd.MarkovChain(jnp.ones(2) / 2, jnp.full((2, 2), 0.5), num_steps=2).expand((2,))
+    numpyro.sample("paths", path.mask(jnp.array([False, True])), obs=jnp.array([[0, 1], [1, 1]]))
     numpyro.factor("penalty", -rate.sum())
 
 
 def test_wrappers_and_plain_sites():
     draws = {"rate": np.array([[1.0, 9.0], [2.0, 7.0]])}
     answers = log_likelihood(mixed_model, draws, COUNTS, jnp.array([1.5, jnp.nan]))
-    assert set(answers) == {"counts", "weights"}
+    assert set(answers) == {"counts", "weights", "paths"}
+    assert answers["paths"].scored.tolist() == [[False, False], [True, True]]
+    assert_allclose(answers["paths"].terms, np.log(0.5) * jnp.broadcast_to(answers["paths"].scored, (2, 2, 2)))
     assert answers["counts"].scored.tolist() == [[True] * 6, [False] * 6, [True] * 6]
     assert (answers["counts"].terms[:, 1] == 0).all()
     rate = jnp.asarray(draws["rate"])[..., None, None]

@@ -68,6 +68,21 @@ def as_draws(key, model, posterior, args, kwargs, *, batch_ndims=None, num_draws
     return draws if num_draws is None else _thin(draws, num_draws)
 
 
+def model_and_arguments(posterior, model, args, kwargs):
+    """The model with its arguments; an MCMC object knows those it ran with.
+
+    Raises:
+        TypeError: if ``args`` is not a tuple.
+    """
+    if not isinstance(args, (tuple, list)):
+        raise TypeError(f"args must be a tuple of the model's arguments, such as args=(y,), not {type(args).__name__}")
+    if isinstance(posterior, MCMC):
+        model = posterior.sampler.model if model is None else model
+        if not args and kwargs is None:
+            args, kwargs = posterior._args, posterior._kwargs
+    return model, tuple(args), {} if kwargs is None else kwargs
+
+
 def raw_draws(posterior, batch_ndims=None):
     """``(name -> array, number of leading axes or None)`` of an MCMC object, a dict of draws or an ArviZ tree."""
     if isinstance(posterior, MCMC):
@@ -76,7 +91,7 @@ def raw_draws(posterior, batch_ndims=None):
         return posterior, batch_ndims
     if is_tree(posterior):
         group = posterior["posterior"]
-        return {str(name): group[name].transpose("chain", "draw", ...).values for name in group.data_vars}, 2
+        return {str(name): group[name].transpose("chain", "draw", ...) for name in group.data_vars}, 2
     raise TypeError(
         "posterior must be an MCMC object, a dict of draws, an ArviZ DataTree or InferenceData, or (guide, params), "
         f"not {type(posterior).__name__}"
@@ -108,7 +123,7 @@ def _select(values, shapes):
             f"the model has the latent site {missing[0]!r}, of which there are no draws (there are draws of "
             f"{sorted(values)}). Were the draws made by this model?"
         )
-    return {name: values[name] for name in shapes}
+    return {name: getattr(values[name], "values", values[name]) for name in shapes}
 
 
 def _leading_shape(values, shapes, batch_ndims):

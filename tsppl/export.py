@@ -6,7 +6,7 @@ import xarray as xr
 from jax import random
 from numpyro.infer import MCMC
 
-from tsppl.draws import LARGE_BYTES, as_draws, is_tree, raw_draws
+from tsppl.draws import LARGE_BYTES, as_draws, is_tree, model_and_arguments, raw_draws
 from tsppl.latents import draw_latents
 from tsppl.scoring import observed_sites, pointwise_terms
 from tsppl.sites import abstract_sites, checked_trace, latent_shapes, sequence_sites, state_axes, unwrap
@@ -68,11 +68,7 @@ def to_arviz(
     """
     if is_tree(mcmc_or_draws):
         raise TypeError("to_arviz makes a tree of an MCMC object, draws or (guide, params), not of another tree")
-    if isinstance(mcmc_or_draws, MCMC):
-        model = mcmc_or_draws.sampler.model if model is None else model
-        if not args and kwargs is None:
-            args, kwargs = mcmc_or_draws._args, mcmc_or_draws._kwargs
-    kwargs = {} if kwargs is None else kwargs
+    model, args, kwargs = model_and_arguments(mcmc_or_draws, model, args, kwargs)
     names = _AxisNames(coords, dims)
     groups = {}
     if model is None:

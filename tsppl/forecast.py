@@ -64,6 +64,8 @@ def forecast(
     >>> ahead["y"]["value"].shape, ahead["y"]["states"].shape
     ((3, 10), (3, 10))
     """
+    if num_steps < 1:
+        raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
     draws_key, forecast_key = random.split(key)
     draws = as_draws(draws_key, model, posterior, args, kwargs, batch_ndims=batch_ndims, num_draws=num_draws)
     sites = sequence_sites(checked_trace(model, draws.first(), args, kwargs))

@@ -3,6 +3,7 @@
 import warnings
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
@@ -93,7 +94,8 @@ class SwitchingAutoregression(MarkovSwitching):
     def _warn_if_nothing_is_scored(self):
         if self.observed_mask is None and self.lengths is None or not is_concrete(self.observed_mask, self.lengths):
             return
-        silent = ~np.asarray(self._scored()).any(-1)
+        with jax.ensure_compile_time_eval():
+            silent = np.asarray(self.observed_steps().any(-1) & ~self._scored().any(-1))
         if silent.any():
             sequence = int(np.argwhere(np.atleast_1d(silent))[0][0])
             warnings.warn(

@@ -93,15 +93,17 @@ class AutoregressiveHMM(SwitchingAutoregression):
             raise ValueError(f"noise has event shape {step_shape}; it must be (N,), or () for a scalar series")
         square = step_shape * 2
         core_ndim = 2 + len(square)
-        if self.weights.ndim < core_ndim or self.weights.shape[self.weights.ndim - len(square) :] != square:
+        tail = self.weights.shape[max(self.weights.ndim - core_ndim, 0) :]
+        if len(tail) < core_ndim or tail[2:] != square or tail[0] not in (num_states, 1):
             raise ValueError(
                 f"weights has shape {self.weights.shape} and noise has event shape {step_shape}: weights must end in "
-                + ("(K, L, N, N) with N that of the noise" if square else "(K, L) for a scalar series")
+                + (
+                    f"({num_states}, L, {step_shape[0]}, {step_shape[0]})"
+                    if square
+                    else f"({num_states}, L) for a scalar series"
+                )
             )
-        num_lags = self.weights.shape[self.weights.ndim - len(square) - 1]
-        states = self.weights.shape[self.weights.ndim - core_ndim]
-        if states not in (num_states, 1):
-            raise ValueError(f"weights has shape {self.weights.shape} with {states} states; there are {num_states}")
+        states, num_lags = tail[:2]
         batches["weights"] = parameter_batch(
             "weights",
             self.weights.shape,

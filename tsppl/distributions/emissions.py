@@ -1,5 +1,6 @@
 """Scoring and drawing one observation per step and state, with any NumPyro family and any entries missing."""
 
+import warnings
 from functools import partial
 
 import jax
@@ -25,7 +26,9 @@ def as_distribution(name, emission):
     if type(emission).__module__.startswith("tensorflow_probability"):
         from numpyro.contrib.tfp.distributions import TFPDistribution
 
-        return TFPDistribution[type(emission)](**emission.parameters)
+        with warnings.catch_warnings():  # about importing wrapped classes; NumPyro's own sites wrap in the same way
+            warnings.simplefilter("ignore", FutureWarning)
+            return TFPDistribution[type(emission)](**emission.parameters)
     raise TypeError(f"{name} must be a NumPyro distribution, not {type(emission).__name__}")
 
 
@@ -80,9 +83,17 @@ def with_state_axis(series, event_dim, batch_ndim, *, time_varying):
 
 
 def fill_unobserved(emission, value, observed):
-    """``value`` with unobserved entries replaced by a number inside the emission's support, so that no NaN is seen."""
+    """``value`` with unobserved entries replaced by a number inside the emission's support, so that no NaN is seen.
+
+    A discrete distribution of TensorFlow Probability does not tell its support (None); zero is inside.
+    """
     batch_shape = emission.batch_shape if _varies_over_states(emission.support) else ()
-    fill = emission.support.feasible_like(jnp.zeros(batch_shape + emission.event_shape, value.dtype))
+    fill = jnp.zeros(batch_shape + emission.event_shape, value.dtype)
+    if hasattr(emission.support, "bijector"):
+        bijector = emission.support.bijector
+        fill = bijector.forward(jnp.zeros(bijector.inverse_event_shape(fill.shape), value.dtype))
+    elif emission.support is not None:
+        fill = emission.support.feasible_like(fill)
     return jnp.where(observed, value, jnp.asarray(fill).astype(value.dtype))
 
 
@@ -244,13 +255,20 @@ def _no_bijection(constraint):
     )
 
 
+def _support_leaves(support):
+    """Arrays in a support; a constraint of TensorFlow Probability is no pytree, but its bijector is."""
+    return jax.tree.leaves(getattr(support, "bijector", support))
+
+
 def _varies_over_states(support):
-    return any(jnp.ndim(leaf) > 0 for leaf in jax.tree.leaves(support))
+    return any(jnp.ndim(leaf) > 0 for leaf in _support_leaves(support))
 
 
 def series_support(emission, *, time_varying):
     """The support of a whole series with this emission."""
     support, event_dim = emission.support, emission.event_dim
+    if support is None:
+        return None
     if _varies_over_states(support):
         within = (
             constraints.independent(support, event_dim - support.event_dim)
@@ -263,7 +281,7 @@ def series_support(emission, *, time_varying):
 
 def check_support(emission, value, observed, *, time_varying, locate):
     """Raise if a concrete observed entry is possible in no state, and say which, where, and the likely reason."""
-    if emission.support is None or not is_concrete(emission.support):
+    if emission.support is None or not is_concrete(_support_leaves(emission.support)):
         return
     event_dim = emission.event_dim
     with jax.ensure_compile_time_eval():

@@ -134,8 +134,6 @@ class LinearGaussianSSM(SequenceDistribution):
     def _check_emission(self, num_steps, time_varying):
         event_shape, size = self.emission_noise.event_shape, self.initial.event_shape[0]
         check_scales("emission_noise", self.emission_noise, "every observation needs noise of its own")
-        if len(event_shape) > 1:
-            raise ValueError(f"emission_noise has event shape {event_shape}; (N,) is needed, or () for a scalar series")
         core = event_shape + (size,)
         if self.emission_matrix.shape[-len(core) :] != core:
             raise ValueError(

@@ -116,7 +116,7 @@ class MarkovChain(MarkovChainParameters, SequenceDistribution):
 
     def _completion(self, key, value):
         if self.lengths is None:
-            return broadcast_to_batch(value, self.batch_shape, 1), {}
+            return value, {}
 
         def core(log_initial, log_transition, key, path, length):
             known = (jnp.arange(self.num_steps) < length)[:, None]

@@ -1,13 +1,15 @@
 """The base of every sequence distribution: one contract, so that everything after sampling is written once."""
 
 import copy
+import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from numpyro.distributions import Distribution
 
-from tsppl.distributions.shapes import is_concrete
+from tsppl.distributions.shapes import broadcast_to_batch, is_concrete
 from tsppl.messages.methods import check_method
 
 
@@ -52,6 +54,16 @@ class SequenceDistribution(Distribution):
             check_lengths(self.lengths, num_steps)
             batch_shape = _join("lengths", self.lengths.shape, batch_shape)
         Distribution.__init__(self, tuple(batch_shape), event_shape, validate_args=validate_args)
+        self._warn_if_nothing_is_observed()
+
+    def _warn_if_nothing_is_observed(self):
+        if self.observed_mask is None or not is_concrete(self.observed_mask, self.lengths):
+            return
+        with jax.ensure_compile_time_eval():
+            silent = np.asarray(~self.observed_steps().any(-1))
+        if silent.any():
+            sequence = int(np.argwhere(np.atleast_1d(silent))[0][0])
+            warnings.warn(f"sequence {sequence} has no observed step: it contributes nothing", stacklevel=4)
 
     def expand(self, batch_shape):
         """The same distribution with a larger batch; parameters stay as they are and broadcast at use."""
@@ -113,7 +125,7 @@ class SequenceDistribution(Distribution):
 
     def sample_missing(self, key, value):
         """``value`` with every masked entry, and every step from ``lengths`` on, drawn from its posterior."""
-        return self._completion(key, self.check_value(value))[0]
+        return broadcast_to_batch(self._completion(key, self.check_value(value))[0], self.batch_shape, self.event_dim)
 
     def forecast(self, key, value, num_steps=None):
         """Draw the steps that follow ``value``.

@@ -1,3 +1,6 @@
 """Inference beyond NumPyro's: expectation-maximisation, starting points, and state labels that agree."""
 
 from tsppl.inference.alignment import align_labels as align_labels
+from tsppl.inference.data_driven_starts import data_driven_start as data_driven_start
+from tsppl.inference.em import EMResult as EMResult, em as em
+from tsppl.inference.starting import starting_params as starting_params

@@ -8,7 +8,7 @@ from jax import random
 from numpyro.infer import MCMC
 from scipy.optimize import linear_sum_assignment
 
-from tsppl.draws import as_draws, is_tree, map_draws, tree_groups, with_groups
+from tsppl.draws import as_draws, is_tree, map_draws, model_and_arguments, tree_groups, with_groups
 from tsppl.sites import abstract_sites, latent_sites, replay, state_axes
 
 NUM_STARTS = 8
@@ -62,12 +62,11 @@ def align_labels(
     >>> align_labels(draws, model, (jnp.array([1, 0, 19, 21]),))["rate"].tolist()
     [[1.0, 20.0], [1.2, 19.0], [0.9, 22.0]]
     """
+    model, args, kwargs = model_and_arguments(tree_or_draws, model, args, kwargs)
     if isinstance(tree_or_draws, MCMC):
-        model = tree_or_draws.sampler.model if model is None else model
-        if not args and kwargs is None:
-            args, kwargs = tree_or_draws._args, tree_or_draws._kwargs
         tree_or_draws = tree_or_draws.get_samples(group_by_chain=True)
-    kwargs = {} if kwargs is None else kwargs
+    if not is_tree(tree_or_draws) and not isinstance(tree_or_draws, dict):
+        raise TypeError(f"tree_or_draws must be an ArviZ tree, a dict of draws or an MCMC, not {type(tree_or_draws)}")
     seen = {} if model is None else _seen_axes(model, args, kwargs)
     tree = is_tree(tree_or_draws)
     if tree:
