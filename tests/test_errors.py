@@ -7,6 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC, NUTS
+from numpyro.infer.util import log_density
 
 import tsppl
 import tsppl.distributions as tsd
@@ -62,6 +63,12 @@ MISTAKES = {
         ValueError,
         "has 6 steps; 5 are needed.*drop the first row",
     ),
+    "T rows of transitions, not declared": (
+        lambda: hmm(transition_probs=jnp.full((T, K, K), 1 / K)),
+        ValueError,
+        "add 'transition_probs' to time_varying",
+    ),
+    "channels that are not an event": (lambda: hmm(dist.Normal(jnp.zeros((K, 2)), 1.0)), ValueError, r"to_event\(1\)"),
     "unknown name in time_varying": (lambda: hmm(time_varying=("rate",)), ValueError, "no argument 'rate'"),
     "time_varying is a string": (lambda: hmm(time_varying="emission"), TypeError, r"time_varying=\('emission',\)"),
     "emission is an array": (lambda: hmm(jnp.ones(K)), TypeError, "emission must be a NumPyro distribution"),
@@ -80,6 +87,49 @@ MISTAKES = {
     "mask of the wrong length": (lambda: hmm(mask=np.ones(T + 1, bool)), ValueError, r"mask has shape \(7,\)"),
     "length zero": (lambda: hmm(lengths=np.array([3, 0])), ValueError, "lengths is 0 at index .1,"),
     "length beyond the series": (lambda: hmm(lengths=np.array([T + 1])), ValueError, "lengths is 7 at index .0,"),
+    "NaN in the logits of transitions": (
+        lambda: hmm(transition_probs=None, transition_logits=P.at[2, 1].set(jnp.nan)),
+        ValueError,
+        r"transition_logits is NaN at index \(2, 1\).*covariates cannot be masked",
+    ),
+    "NaN in a parameter of the emission": (
+        lambda: hmm(dist.Poisson(jnp.array([1.0, jnp.nan, 2.0]))),
+        ValueError,
+        "Poisson distribution got invalid rate",
+    ),
+    "neither probabilities nor logits": (lambda: hmm(initial_probs=None), ValueError, "either initial_probs or initial_logits"),
+    "lengths that are not whole": (lambda: hmm(lengths=np.array([3.0])), TypeError, "lengths must be integers"),
+    "mask of another batch": (
+        lambda: hmm(dist.Poisson(jnp.ones((4, K))), mask=np.ones((3, T), bool)),
+        ValueError,
+        r"mask has batch shape \(3,\).*\(4,\)",
+    ),
+    "lengths of another batch": (
+        lambda: hmm(dist.Poisson(jnp.ones((4, K))), lengths=np.array([T, T])),
+        ValueError,
+        r"lengths has batch shape \(2,\).*\(4,\)",
+    ),
+    "a time axis that is not there": (
+        lambda: hmm(time_varying=("transition_probs",)),
+        ValueError,
+        r"transition_probs is named in time_varying.*\(3, 3\).*\(..., 5, 3, 3\)",
+    ),
+    "a state beyond the last": (
+        lambda: tsd.MarkovChain(PI, P, num_steps=T).log_prob(COUNTS),
+        ValueError,
+        "state 3 at step 3 is not one of the 3 states, 0 to 2",
+    ),
+    "states that are not whole": (
+        lambda: tsd.MarkovChain(PI, P, num_steps=T).log_prob(np.zeros(T)),
+        TypeError,
+        "integer states",
+    ),
+    "no stream": (lambda: tsd.Streams(), ValueError, "at least one stream"),
+    "a stream of matrices": (
+        lambda: tsd.Streams(a=dist.Normal(jnp.zeros((2, 2)), 1.0).to_event(2)),
+        ValueError,
+        r"stream 'a' has event shape \(2, 2\)",
+    ),
     "unknown method": (lambda: hmm(method="fast"), ValueError, "method must be one of"),
     "NaN that the mask calls observed": (
         lambda: hmm(LEVELS).log_prob(np.stack([np.ones(T), with_nan(4)])),
@@ -145,6 +195,7 @@ MISTAKES = {
         NotImplementedError,
         "log_prob_steps gives one-step-ahead terms",
     ),
+    "padding one sequence": (lambda: tsppl.pad(jnp.ones(5)), ValueError, "pad needs lists of sequences"),
     "padding of unequal variables": (lambda: tsppl.pad([[1, 2], [3]], [[1], [2]]), ValueError, "different lengths"),
 }  # fmt: skip
 
@@ -171,6 +222,29 @@ def test_mistakes_in_data_are_found_under_mcmc_too():
         MCMC(NUTS(model), num_warmup=1, num_samples=1, progress_bar=False).run(jax.random.key(0), COUNTS + 0.5)
 
 
+def test_a_latent_series_whose_support_depends_on_the_state_is_refused():
+    def model():
+        numpyro.sample("x", hmm(dist.Uniform(0.0, jnp.arange(1.0, 4.0))))
+
+    with pytest.raises(NotImplementedError, match="support of this emission depends on the state"):
+        MCMC(NUTS(model), num_warmup=1, num_samples=1, progress_bar=False).run(jax.random.key(0))
+
+
+def test_a_plate_of_another_size_is_named():
+    def model(value):
+        with numpyro.plate("sessions", 4):
+            numpyro.sample("y", hmm(), obs=value)
+
+    with pytest.raises(ValueError, match=r"'y': \(4, 6\) vs \(3, 6\)"):
+        numpyro.infer.util.log_density(model, (np.stack([COUNTS] * 3),), {}, {})
+
+
+def test_nothing_is_looked_at_under_jit():
+    """Values that are traced cannot be checked, and tracing does not fail."""
+    log_prob = jax.jit(lambda rates, value: hmm(dist.Poisson(rates), mask=COUNTS > 0).log_prob(value))
+    assert not jnp.isnan(log_prob(jnp.ones(K), np.maximum(COUNTS - 2, -1)))
+
+
 def test_an_explicit_path_under_nuts_is_refused_by_name():
     """NumPyro's own words; what to use instead stands in the docstring of MarkovChain."""
 
@@ -179,3 +253,23 @@ def test_an_explicit_path_under_nuts_is_refused_by_name():
 
     with pytest.raises(RuntimeError, match="MarkovChain distribution at site z"):
         MCMC(NUTS(model), num_warmup=1, num_samples=1, progress_bar=False).run(jax.random.key(0))
+
+
+@pytest.mark.parametrize("wrapper", ["plate", "handlers.mask", "obs_mask"])
+def test_a_series_is_never_counted_once_for_each_step(wrapper):
+    def model():
+        if wrapper == "plate":
+            with numpyro.plate("time", T):
+                numpyro.sample("y", hmm(), obs=COUNTS)
+        elif wrapper == "handlers.mask":
+            with numpyro.handlers.mask(mask=np.ones(T, bool)):
+                numpyro.sample("y", hmm(), obs=COUNTS)
+        else:
+            numpyro.sample("y", hmm(), obs=COUNTS, obs_mask=np.arange(T) < 4)
+
+    with pytest.raises(ValueError, match="counted once for each step"):
+        log_density(numpyro.handlers.seed(model, 0), (), {}, {})
+
+
+def test_one_series_under_several_parameters_is_scored_by_each():
+    assert hmm(dist.Poisson(jnp.ones((T, 1))), initial_probs=jnp.full((T, K), 1 / K)).log_prob(COUNTS).shape == (T,)

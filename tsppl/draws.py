@@ -92,6 +92,8 @@ def raw_draws(posterior, batch_ndims=None):
     if is_tree(posterior):
         group = posterior["posterior"]
         return {str(name): group[name].transpose("chain", "draw", ...) for name in group.data_vars}, 2
+    if isinstance(posterior, tuple):
+        raise TypeError("a posterior that is a tuple must be (guide, params), such as (guide, svi_result.params)")
     raise TypeError(
         "posterior must be an MCMC object, a dict of draws, an ArviZ DataTree or InferenceData, or (guide, params), "
         f"not {type(posterior).__name__}"

@@ -98,6 +98,8 @@ def to_arviz(
             groups["observed_data"] = names.dataset(observed, lead=())
     if isinstance(mcmc_or_draws, MCMC):
         groups["sample_stats"] = names.dataset(_sample_stats(mcmc_or_draws))
+    leads = {"posterior": 2, "observed_data": 0}
+    names.check_dims({n: groups[g][n].ndim - lead for g, lead in leads.items() if g in groups for n in groups[g]})
     names.check_coords()
     return _assemble(groups)
 
@@ -107,6 +109,9 @@ class _AxisNames:
 
     def __init__(self, coords, dims):
         self.coords = {name: np.asarray(labels) for name, labels in (coords or {}).items()}
+        if "state" in self.coords:
+            self.coords.setdefault("state_to", self.coords["state"])
+        self.given = dict(dims or {})
         self.dims = {name: list(axes) for name, axes in (dims or {}).items()}
         self.sizes = {name: len(labels) for name, labels in self.coords.items()}
         self.used, self.refused = set(), {}
@@ -136,6 +141,14 @@ class _AxisNames:
             return axis
         self.refused[axis] = (owner, size)
         return self.claim(f"{owner}_{axis}", size, owner)
+
+    def check_dims(self, ndims):
+        """Raise if the user named axes of a variable that does not exist, or more than it has."""
+        for name, axes in self.given.items():
+            if name not in ndims:
+                raise ValueError(f"dims has {name!r}, which is no variable of the model; these are {sorted(ndims)}")
+            if len(axes) > ndims[name]:
+                raise ValueError(f"dims[{name!r}] names {len(axes)} axes, and {name!r} has {ndims[name]}")
 
     def check_coords(self):
         """Raise if the user's labels of an axis fit no site."""

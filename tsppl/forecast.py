@@ -161,7 +161,12 @@ def _replay_with_future(key, model, draw, args, kwargs, arguments, num_steps):
             )
         return draw.get(name)
 
-    longer = replay(future_key, model, {}, *arguments, substitute_fn=longer_value)
+    try:
+        longer = replay(future_key, model, {}, *arguments, substitute_fn=longer_value)
+    except ValueError as error:
+        raise ValueError(
+            f"with future=: {error}. Every argument with a time axis needs its future too, a mask as well (mask=None will do)"
+        ) from error
     for name in present:
         if name not in answers:
             carry_on(name, longer[name]["fn"])

@@ -44,7 +44,8 @@ def posterior_latents(
     Returns:
         dict: name of a site -> dict of arrays with the leading axes of the draws: ``"states"`` int32 ``(..., T)`` and
         ``"trajectory"`` ``(..., T, D)`` for ``"sample"`` and ``"mode"``; ``"state_probs"`` ``(..., T, K)``, and
-        ``"trajectory_mean"`` and ``"trajectory_scale_tril"`` for the marginals.
+        ``"trajectory_mean"`` and ``"trajectory_scale_tril"`` for the marginals. Masked steps, and those after the end of
+        a series with ``lengths``, have predictions; the first steps of an autoregression, without a state, ``-1`` or NaN.
 
     Raises:
         ValueError: if the model has no sequence site with latents, or the draws do not fit the model.

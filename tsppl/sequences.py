@@ -45,8 +45,10 @@ def pad(*variables, fill=0):
     >>> values.tolist(), lengths.tolist()
     ([[1, 2, 3], [4, 0, 0]], [3, 1])
     """
-    if not variables or any(len(sequences) == 0 for sequences in variables):
-        raise ValueError("pad needs at least one variable, each with at least one sequence")
+    if not variables or any(len(sequences) == 0 or np.ndim(sequences[0]) == 0 for sequences in variables):
+        raise ValueError(
+            "pad needs lists of sequences: pad([series_1, series_2, ...], [covariates_1, covariates_2, ...])"
+        )
     padded, lengths = zip(*(_pad_one(sequences, fill) for sequences in variables), strict=True)
     for position, other in enumerate(lengths[1:], start=1):
         if len(other) != len(lengths[0]) or (other != lengths[0]).any():

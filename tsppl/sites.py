@@ -187,7 +187,8 @@ def state_axes(trace):
     """Which axes of latent sites are states, where a site is itself an argument of a sequence distribution.
 
     Known are initial and transition probabilities, parameters of nested distributions (their last batch axis), and any
-    other array if just one of its axes has as many entries as there are states.
+    other array if just one of its axes has as many entries as there are states; and the axes of plates whose name
+    begins with ``state``.
 
     Returns:
         dict: name of a site -> list of ``"state"``, ``"state_to"`` or None, one for each axis of its value.
@@ -220,6 +221,13 @@ def state_axes(trace):
             for array in jax.tree.leaves(field):
                 if jnp.shape(array).count(num_states) == 1:
                     name_axes(array, ["state" if size == num_states else None for size in array.shape])
+    for name, site in latent.items():
+        ndim = len(site["fn"].batch_shape)
+        axes = named.get(name, [None] * len(site["fn"].shape()))
+        for plate in site["cond_indep_stack"]:
+            if plate.name.startswith("state") and axes[ndim + plate.dim] is None:
+                axes[ndim + plate.dim] = "state"
+                named[name] = axes
     return named
 
 

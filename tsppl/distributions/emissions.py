@@ -147,7 +147,11 @@ def _partial_normal_log_prob(emission, value, observed):
     residual = jnp.broadcast_to(residual, scale_tril.shape[:-1] + (1,))
     whitened = solve_triangular(scale_tril, residual, lower=True)[..., 0]
     log_scales = jnp.log(jnp.diagonal(scale_tril, axis1=-2, axis2=-1))
-    return -0.5 * (whitened**2).sum(-1) - log_scales.sum(-1) - 0.5 * jnp.log(2 * jnp.pi) * observed.sum(-1, dtype=value.dtype)
+    return (
+        -0.5 * (whitened**2).sum(-1)
+        - log_scales.sum(-1)
+        - 0.5 * jnp.log(2 * jnp.pi) * observed.sum(-1, dtype=value.dtype)
+    )
 
 
 def sample_emissions(emission, key, states, *, sample_shape, batch_shape, time_varying):

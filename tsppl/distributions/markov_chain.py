@@ -71,6 +71,21 @@ class MarkovChain(MarkovChainParameters, SequenceDistribution):
         """Integer paths."""
         return constraints.independent(constraints.integer_interval(0, self.num_states - 1), 1)
 
+    def check_value(self, value):
+        """``value`` as an array, after checking that it holds states ``0 .. K-1`` where it is concrete."""
+        value = super().check_value(value)
+        if not jnp.issubdtype(value.dtype, jnp.integer):
+            raise TypeError(f"a path holds integer states, not {value.dtype}")
+        return value
+
+    def _check_concrete(self, value, observed):
+        wrong = (value < 0) | (value >= self.num_states)
+        if wrong.any():
+            raise ValueError(
+                f"state {value[wrong][0]} at {self._locate(wrong)} is not one of the {self.num_states} states, "
+                f"0 to {self.num_states - 1}"
+            )
+
     def _vectorize(self, core, inputs, outputs, *arguments):
         transitions = "(s,k,k)" if self.time_varying else "(k,k)"
         signature = f"(k),{transitions},{inputs}->{outputs}"

@@ -9,6 +9,7 @@ from tsppl import messages
 from tsppl.distributions.sequence import SequenceDistribution
 from tsppl.distributions.shapes import (
     broadcast_to_batch,
+    check_not_nan,
     check_probabilities,
     choose_parameter,
     parameter_batch,
@@ -50,6 +51,8 @@ class MarkovChainParameters:
         if getattr(self, "_validate_args", True):
             check_probabilities("initial_probs", self.initial_probs)
             check_probabilities("transition_probs", self.transition_probs)
+            check_not_nan("initial_logits", self.initial_logits)
+            check_not_nan("transition_logits", self.transition_logits)
         return num_states, {initial_name: initial.shape[:-1], name: batch}, varying
 
     @property

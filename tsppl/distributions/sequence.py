@@ -38,7 +38,7 @@ class SequenceDistribution(Distribution):
 
     has_rsample = False
     pytree_data_fields = ("observed_mask", "lengths")
-    pytree_aux_fields = ("num_steps", "time_varying", "method")
+    pytree_aux_fields = ("num_steps", "time_varying", "method", "_parameter_batch_shape")
 
     def _initialize(
         self, batch_shape, step_shape, *, num_steps, time_varying, method, mask=None, lengths=None, validate_args=None
@@ -53,6 +53,7 @@ class SequenceDistribution(Distribution):
         if lengths is not None:
             check_lengths(self.lengths, num_steps)
             batch_shape = _join("lengths", self.lengths.shape, batch_shape)
+        self._parameter_batch_shape = tuple(batch_shape)
         Distribution.__init__(self, tuple(batch_shape), event_shape, validate_args=validate_args)
         self._warn_if_nothing_is_observed()
 
@@ -79,6 +80,20 @@ class SequenceDistribution(Distribution):
         expanded = copy.copy(self)
         expanded._batch_shape = batch_shape
         return expanded
+
+    def mask(self, mask):
+        """NumPyro's mask over whole series; steps are masked by the argument ``mask`` of the distribution.
+
+        Raises:
+            ValueError: if ``mask`` ends in an axis of ``T`` entries that is no batch axis.
+        """
+        if jnp.ndim(mask) and jnp.shape(mask)[-1] == self.num_steps > 1 and self.batch_shape[-1:] != (self.num_steps,):
+            raise ValueError(
+                f"a mask of shape {jnp.shape(mask)} around a series of {self.num_steps} steps: handlers.mask and obs_mask "
+                "work on sequences, not on steps, and the series would be counted once for each step. Pass mask= to the "
+                "distribution"
+            )
+        return super().mask(mask)
 
     def sample(self, key, sample_shape=()):
         """Draw series of shape ``sample_shape + batch_shape + event_shape``."""
@@ -223,6 +238,7 @@ class SequenceDistribution(Distribution):
                 f"value has shape {value.shape}, which must end in the event shape {self.event_shape} "
                 "(steps, then the shape of one observation)"
             )
+        self._check_not_repeated_over_time(value)
         try:
             lax.broadcast_shapes(value.shape[: value.ndim - self.event_dim], self.batch_shape)
         except ValueError:
@@ -234,6 +250,16 @@ class SequenceDistribution(Distribution):
             observed = np.ones(value.shape, bool) if entries is None else entries
             self._check_concrete(np.asarray(value), np.broadcast_to(np.asarray(observed), value.shape))
         return value
+
+    def _check_not_repeated_over_time(self, value):
+        """Raise if one series would be counted once for each of its steps."""
+        added = len(self.batch_shape) - len(self._parameter_batch_shape)
+        alone = value.ndim == self.event_dim and self.batch_shape[-1:] == (self.num_steps,)
+        if added > 0 and alone and self.num_steps > 1:
+            raise ValueError(
+                f"value is one series of {self.num_steps} steps, and the distribution was expanded to a batch of "
+                f"{self.num_steps}: it would be counted once for each step. Time is never a plate: leave the plate out"
+            )
 
     def _check_concrete(self, value, observed):
         if np.issubdtype(value.dtype, np.floating):

@@ -95,7 +95,8 @@ def emission_batch(name, emission, num_states, *, num_steps, rows=None, time_var
     if not shape or shape[-1] not in (num_states, 1):
         raise ValueError(
             f"{name} has batch shape {shape}; its last axis must be the {num_states} states. "
-            f"For covariates use shape {shape + (num_states,)} and time_varying=('{name}',)"
+            f"For covariates use shape {shape + (num_states,)} and time_varying=('{name}',); for several channels "
+            "make them an event, by .to_event(1)"
         )
     return parameter_batch(name, shape, (None,), num_steps=num_steps, rows=rows, time_varying=time_varying)
 
@@ -116,8 +117,9 @@ def broadcast_batches(batches, *, num_steps, time_varying=(), rows=None):
             ) from None
         if batch:
             owners.append(name)
-    for name, length in (rows or {}).items():
+    for name, needed in (rows or {}).items():
         batch = batches[name]
+        length = num_steps if batch[-1:] == (num_steps,) else needed
         alone = all(other == name or not shape or shape[-1] != length for other, shape in batches.items())
         if name not in time_varying and batch and batch[-1] == length > 1 and alone:
             raise ValueError(
@@ -142,6 +144,18 @@ def check_probabilities(name, probs):
         if len(index) >= 1 and name == "transition_probs":
             where = f" at state {index[-1]}" + (f" of batch or time index {index[:-1]}" if index[:-1] else "")
         raise ValueError(f"{name} must be probabilities: a row sums to {sums[index]:.6g}{where}")
+
+
+def check_not_nan(name, array):
+    """Raise if a concrete array holds NaN, most likely a covariate that was not observed."""
+    if array is None or not is_concrete(array):
+        return
+    wrong = np.isnan(np.asarray(array))
+    if wrong.any():
+        raise ValueError(
+            f"{name} is NaN at index {tuple(int(i) for i in np.argwhere(wrong)[0])}: covariates cannot be masked. Fill "
+            "them with any finite number, and mask the step if it is not to count"
+        )
 
 
 def choose_parameter(probs_name, probs, logits_name, logits):

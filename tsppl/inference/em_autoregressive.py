@@ -28,12 +28,15 @@ def prepare_autoregressive(distribution, fixed):
     """The distribution with weights and noise of its own for each state, after checking that EM has an answer."""
     prepared = prepare_chain(distribution, fixed)
     num_states = (distribution.num_states,)
+    batch = distribution._lag_weights.shape[:-3]
     if "weights" not in fixed:
-        batch = distribution._lag_weights.shape[:-3]
         refuse_batch("weights", batch, 1, varies=distribution._weights_vary)
-        prepared.weights = as_real(jnp.broadcast_to(distribution.weights, num_states + distribution.weights.shape[1:]))
+    if len(batch) == 1:
+        weights = as_real(distribution.weights)
+        prepared.weights = jnp.broadcast_to(weights, num_states + weights.shape[1:])
     if not _noise_is_held(distribution, fixed):
         refuse_batch("noise", distribution.noise.batch_shape, 1, varies=distribution._noise_varies)
+    if len(distribution.noise.batch_shape) < 2:
         prepared.noise = open_parameters(distribution.noise, num_states)
     return prepared
 
@@ -48,8 +51,7 @@ def maximize_autoregressive(distribution, value, statistics, priors, fixed):
     conjugate = {"noise.covariance_matrix": dist.InverseWishart} if isinstance(leaf, dist.MultivariateNormal) else {}
     closed = (
         isinstance(leaf, dist.Normal | dist.MultivariateNormal)
-        and leaf.batch_shape[:1] == (distribution.num_states,)
-        and not (distribution._weights_vary or distribution._noise_varies)
+        and distribution.noise.batch_shape == distribution._lag_weights.shape[:-3] == (distribution.num_states,)
         and all(is_conjugate(name, prior, conjugate) for name, prior in parameter_priors.items())
     )
     if closed:

@@ -73,13 +73,13 @@ def prepare_linear_gaussian(distribution, fixed):
         noise = getattr(distribution, noise_name)
         if not _is_held(distribution, noise_name, fixed):
             refuse_batch(noise_name, noise.batch_shape, 0, varies=noise_name in distribution.time_varying)
-            opened = open_parameters(noise, ())
-            if not isinstance(leaf_of(opened), dist.Normal | dist.MultivariateNormal):
+            if not isinstance(leaf_of(open_parameters(noise, ())), dist.Normal | dist.MultivariateNormal):
                 raise NotImplementedError(
-                    f"{noise_name} is {type(leaf_of(opened)).__name__}: EM estimates Normal and MultivariateNormal noise; "
-                    f"hold it with fixed=({noise_name!r},)"
+                    f"{noise_name} is not Normal or MultivariateNormal, which EM estimates: hold it with "
+                    f"fixed=({noise_name!r},)"
                 )
-            setattr(prepared, noise_name, opened)
+        if not noise.batch_shape:
+            setattr(prepared, noise_name, open_parameters(noise, ()))
         if matrix_name is not None:
             matrix = as_real(getattr(distribution, matrix_name))
             setattr(prepared, matrix_name, matrix)

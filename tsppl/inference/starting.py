@@ -9,7 +9,7 @@ from jax import random
 from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
-from numpyro.infer import init_to_value
+from numpyro.infer import init_to_uniform
 
 _INSIDE = 1e-3
 _FAR_OUT = 10.0
@@ -63,36 +63,39 @@ def starting_params(model, starts, *args, key=None, **kwargs):
 
 def _unconstrain(model, start, key, args, kwargs):
     start = {name: jnp.asarray(value) for name, value in start.items()}
-    first = handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
-    _check_sites(first, start)
-    strategy = partial(init_to_value, values=start)
-    trace = handlers.trace(handlers.substitute(handlers.seed(model, key), substitute_fn=strategy)).get_trace(
-        *args, **kwargs
-    )
-    found = {}
-    for name, site in trace.items():
-        if site["type"] != "sample" or site["is_observed"]:
-            continue
-        support = site["fn"].support
-        if name in start and not np.all(support(site["value"])):
-            raise ValueError(f"the start of {name!r}, {site['value']}, is outside the support {support} of the site")
-        if not support.is_discrete:
-            found[name] = _inside(support, site["value"], name)
-        elif name in start:
-            found[name] = site["value"]
-    return found
-
-
-def _check_sites(trace, start):
-    latent = [name for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]]
-    for name, value in start.items():
+    substitute = partial(_start_of_site, start)
+    seeded = handlers.substitute(handlers.seed(model, key), substitute_fn=substitute)
+    trace = handlers.trace(seeded).get_trace(*args, **kwargs)
+    latent = {name: site for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]}
+    for name in start:
         if name not in trace:
-            raise ValueError(f"the model has no site {name!r}; its latent sites are {latent}")
-        site = trace[name]
-        if site["type"] == "sample" and site["is_observed"]:
-            raise ValueError(f"the site {name!r} is observed; the latent sites are {latent}")
-        if name in latent and value.shape != site["value"].shape:
-            raise ValueError(f"the start of {name!r} has shape {value.shape}; the site has shape {site['value'].shape}")
+            raise ValueError(f"the model has no site {name!r}; its latent sites are {list(latent)}")
+        if trace[name]["type"] == "sample" and name not in latent:
+            raise ValueError(f"the site {name!r} is observed; the latent sites are {list(latent)}")
+    discrete = {
+        name: site["value"] for name, site in latent.items() if site["fn"].support.is_discrete and name in start
+    }
+    return discrete | {
+        name: _inside(site["fn"].support, site["value"], name)
+        for name, site in latent.items()
+        if not site["fn"].support.is_discrete
+    }
+
+
+def _start_of_site(start, site):
+    """The value of a site, checked; drawn uniformly in unconstrained space where there is none."""
+    if site["type"] != "sample" or site["is_observed"]:
+        return None
+    if site["name"] not in start:
+        return init_to_uniform(site)
+    value, shape = start[site["name"]], site["fn"].shape(site["kwargs"]["sample_shape"])
+    if value.shape != shape:
+        raise ValueError(f"the start of {site['name']!r} has shape {value.shape}; the site has shape {shape}")
+    if not np.all(site["fn"].support(value)):
+        raise ValueError(
+            f"the start of {site['name']!r}, {value}, is outside the support {site['fn'].support} of the site"
+        )
+    return value
 
 
 def _inside(support, value, name):
