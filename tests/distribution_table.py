@@ -128,7 +128,10 @@ def hidden_markov(emission, chain=probs, **fixed):
 
 
 def streams(p):
-    return tsd.Streams(step=dist.LogNormal(p["step"], jnp.full_like(p["step"], 0.7)), turn=dist.VonMises(p["turn"], jnp.exp(p["concentration"])))
+    return tsd.Streams(
+        step=dist.LogNormal(p["step"], jnp.full_like(p["step"], 0.7)),
+        turn=dist.VonMises(p["turn"], jnp.exp(p["concentration"])),
+    )
 
 
 def markov_chain(**fixed):
@@ -171,7 +174,9 @@ def switching_dynamics(p, **keywords):
 def recurrent_dynamics(p, **keywords):
     initial, transitions = probs(p)["initial_probs"], tsd.RecurrentTransitions(p["transition"], p["recurrence"])
     arguments = {"num_steps": NUM_STEPS, **keywords}
-    return tsd.SwitchingLinearDynamics(initial, transitions, 0.4 * p["weights"], diagonal(p), start_block(p), **arguments)
+    return tsd.SwitchingLinearDynamics(
+        initial, transitions, 0.4 * p["weights"], diagonal(p), start_block(p), **arguments
+    )
 
 
 def gaussian(loc, scale):
@@ -250,7 +255,13 @@ ROWS = [
         latents=(),
         left_out=True,
     ),
-    Row("AutoregressiveHMM given the first steps", autoregression(normal), {**CHAIN, **NORMAL, **TWO_LAGS}, sampleable=False, left_out=True),
+    Row(
+        "AutoregressiveHMM given the first steps",
+        autoregression(normal),
+        {**CHAIN, **NORMAL, **TWO_LAGS},
+        sampleable=False,
+        left_out=True,
+    ),
     Row(
         "AutoregressiveHMM",
         autoregression(normal, start_block),
@@ -277,7 +288,12 @@ ROWS = [
         left_out=True,
         completes=False,
     ),
-    Row("SwitchingLinearDynamics", switching_dynamics, {**CHAIN, **NORMAL, **START, "weights": (NUM_STATES, SIZE, SIZE)}, left_out=True),
+    Row(
+        "SwitchingLinearDynamics",
+        switching_dynamics,
+        {**CHAIN, **NORMAL, **START, "weights": (NUM_STATES, SIZE, SIZE)},
+        left_out=True,
+    ),
     Row(
         "SwitchingLinearDynamics recurrent",
         recurrent_dynamics,

@@ -36,7 +36,11 @@ def poisson(**keywords):
 def potentials(transition=TRANSITION, rates=RATES, observed=True):
     """Log potentials of the counts, by SciPy; zero where a step was not observed."""
     log_likelihoods = scipy.stats.poisson.logpmf(COUNTS[:, None], rates)
-    return np.log(INITIAL), np.log(transition), np.where(np.broadcast_to(observed, (NUM_STEPS,))[:, None], log_likelihoods, 0.0)
+    return (
+        np.log(INITIAL),
+        np.log(transition),
+        np.where(np.broadcast_to(observed, (NUM_STEPS,))[:, None], log_likelihoods, 0.0),
+    )
 
 
 STEP_RATES = RATES * np.arange(1, NUM_STEPS + 1)[:, None]
@@ -223,8 +227,14 @@ FAMILIES = {
     "StudentT": (lambda a: dist.StudentT(4.0, a, 1.0), [0.2, -9.0, np.nan, 0.5]),
     "VonMises": (lambda a: dist.VonMises(a, 2.0), [0.2, -3.0, np.nan, 0.5]),
     "MixtureSameFamily": (mixture, [0.2, -9.0, np.nan, 0.5]),
-    "Dirichlet": (lambda a: dist.Dirichlet(jnp.stack([a, a, 1 / a], -1)), [[0.2, 0.3, 0.5], [0.1, 0.8, 0.1], [np.nan] * 3, [0.6, 0.2, 0.2]]),
-    "Multinomial": (lambda a: dist.Multinomial(4, jnp.stack([a / 3, 1 - a / 3], -1)), [[2, 2], [0, 4], [-1, -1], [3, 1]]),
+    "Dirichlet": (
+        lambda a: dist.Dirichlet(jnp.stack([a, a, 1 / a], -1)),
+        [[0.2, 0.3, 0.5], [0.1, 0.8, 0.1], [np.nan] * 3, [0.6, 0.2, 0.2]],
+    ),
+    "Multinomial": (
+        lambda a: dist.Multinomial(4, jnp.stack([a / 3, 1 - a / 3], -1)),
+        [[2, 2], [0, 4], [-1, -1], [3, 1]],
+    ),
     "LowRankMultivariateNormal": (low_rank, [[0.2, 1.0], [-1.0, 0.1], [np.nan, 0.0], [0.5, 0.5]]),
     "Streams": (streams, [[0.2, 1.0, 3.0], [1.0, -2.0, 0.0], [np.nan, 0.0, -1.0], [0.5, 3.0, 2.0]]),
 }
@@ -351,7 +361,14 @@ def test_subjects_with_emissions_of_their_own_under_nuts():
     for i, term in enumerate(site["fn"].log_prob(value)):
         one = HiddenMarkov(INITIAL, TRANSITION, dist.LogNormal(loc[i], 0.5), num_steps=NUM_STEPS, mask=mask[i])
         assert_allclose(term, one.log_prob(value[i]))
-    mcmc = MCMC(NUTS(model, max_tree_depth=4), num_warmup=10, num_samples=10, num_chains=2, chain_method="vectorized", progress_bar=False)
+    mcmc = MCMC(
+        NUTS(model, max_tree_depth=4),
+        num_warmup=10,
+        num_samples=10,
+        num_chains=2,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
     mcmc.run(random.key(1), value)
     assert jnp.isfinite(mcmc.get_samples()["loc"]).all()
     assert not mcmc.get_extra_fields()["diverging"].all()

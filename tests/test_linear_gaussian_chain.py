@@ -183,7 +183,7 @@ def test_conditioning_singular_noise_equals_the_state_space_model(key):
         constants = dist.Normal(0.0, scale).log_prob(values).sum()
         evidence, expected = jax.jit(lambda v: (model.log_prob(v), model.latent_marginals(v)))(values)
         assert_allclose(log_normalizer + constants, evidence)
-        marginals = jax.jit(lambda: posterior.marginals())()
+        marginals = jax.jit(posterior.marginals)()
         assert_allclose(marginals.means, expected["trajectory_mean"])
         assert_allclose(marginals.scale_trils, expected["trajectory_scale_tril"])
         assert posterior.noise.event_shape == (1,)

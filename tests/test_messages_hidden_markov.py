@@ -109,7 +109,9 @@ def test_smooth(potentials, method):
 
 
 def test_log_normalizer_and_left_out(potentials, method):
-    assert_allclose(compiled(messages.log_normalizer, method)(*arrays(potentials)), reference.log_normalizer(*potentials))
+    assert_allclose(
+        compiled(messages.log_normalizer, method)(*arrays(potentials)), reference.log_normalizer(*potentials)
+    )
     assert_allclose(compiled(messages.left_out, method)(*arrays(potentials)), reference.left_out(*potentials))
 
 
@@ -175,7 +177,9 @@ def test_derivatives_equal_those_of_the_enumeration(name, method):
     def derivatives(function):
         return jax.value_and_grad(function)(point), jax.jacfwd(function)(point), jax.hessian(function)(point)
 
-    assert_allclose(jax.jit(derivatives, static_argnums=0)(by_messages), jax.jit(derivatives, static_argnums=0)(by_enumeration))
+    assert_allclose(
+        jax.jit(derivatives, static_argnums=0)(by_messages), jax.jit(derivatives, static_argnums=0)(by_enumeration)
+    )
 
 
 def test_third_derivative_by_reverse_over_reverse():
@@ -214,7 +218,9 @@ def test_second_derivatives_are_finite_with_impossible_states(method):
         return function(*moved)
 
     zeros = tuple(jnp.zeros(array.shape) for array in potentials)
-    actual = jax.jit(jax.hessian(partial(along, partial(messages.log_normalizer, method=method)), argnums=(0, 1, 2)))(*zeros)
+    actual = jax.jit(jax.hessian(partial(along, partial(messages.log_normalizer, method=method)), argnums=(0, 1, 2)))(
+        *zeros
+    )
     desired = jax.hessian(partial(along, reference.differentiable_log_normalizer), argnums=(0, 1, 2))(*zeros)
     assert_allclose(actual, desired)
 
@@ -324,7 +330,9 @@ def test_any_chain_equals_enumeration(potentials, method):
     assert_allclose(compiled(messages.log_normalizer, method)(*arrays(potentials)), desired)
     assert_allclose(compiled(messages.forward, method)(*arrays(potentials)).log_normalizers.sum(), desired)
     if np.isfinite(desired):
-        assert_allclose(compiled(messages.smooth, method)(*arrays(potentials)).state_probs, reference.smoothed(*potentials))
+        assert_allclose(
+            compiled(messages.smooth, method)(*arrays(potentials)).state_probs, reference.smoothed(*potentials)
+        )
         path = np.asarray(compiled(messages.most_likely_path, method)(*arrays(potentials)))
         best = reference.path_log_weight(reference.most_likely_path(*potentials), *potentials)
         assert reference.path_log_weight(path, *potentials) == pytest.approx(best, abs=1e-9)

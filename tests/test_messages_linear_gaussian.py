@@ -182,7 +182,8 @@ def test_tilted_chain_equals_the_dense_product(case, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_tilting_by_nothing_changes_nothing(method):
     initial, dynamics, *_ = make_model(0)
-    tilted = tilt_chain(initial, dynamics, InformationMatrix(jnp.zeros((T, D, D)), jnp.zeros((T, D))), method=method)
+    nothing = InformationMatrix(jnp.zeros((T, D, D)), jnp.zeros((T, D)))
+    tilted = jax.jit(lambda *a: tilt_chain(*a, method=method))(initial, dynamics, nothing)
     assert float(tilted.log_normalizer) == 0.0
     assert (tilted.initial.mean == initial.mean).all()
     assert (tilted.initial.root == initial.root).all()
@@ -198,7 +199,7 @@ def test_chain_quantities_equal_the_dense_joint_gaussian():
     flat = np.random.default_rng(8).normal(size=T * D)
     trajectory = jnp.asarray(flat).reshape(T, D)
 
-    terms = chain_log_prob_steps(initial, triangular[0], trajectory)
+    terms = jax.jit(chain_log_prob_steps)(initial, triangular[0], trajectory)
     totals = [0.0] + [
         normal_log_density(flat[: t * D], dense.mean[: t * D], dense.covariance[: t * D, : t * D])
         for t in range(1, T + 1)
@@ -217,14 +218,15 @@ def test_chain_quantities_equal_the_dense_joint_gaussian():
             flat[rest] - dense.mean[rest],
         )
         left_out.append(normal_log_density(flat[here], *law))
-    assert_allclose(chain_left_out(initial, triangular[0], trajectory), np.array(left_out), rtol=1e-8)
+    assert_allclose(jax.jit(chain_left_out)(initial, triangular[0], trajectory), np.array(left_out), rtol=1e-8)
 
     log_determinant = np.linalg.slogdet(2 * np.pi * np.e * dense.covariance)[1]
     assert_allclose(chain_entropy(initial, triangular[0], T), 0.5 * log_determinant)
+    divergence = jax.jit(lambda *arguments: chain_divergence(*arguments, T))
     for step, other_step, direction in ((*triangular, 1), (*triangular[::-1], -1)):
         (first, law), (second, other_law) = [(initial, dense), (other_initial, other)][::direction]
         expected = normal_divergence(law.mean, law.covariance, other_law.mean, other_law.covariance)
-        assert_allclose(chain_divergence(first, step, second, other_step, T), expected, rtol=1e-8)
+        assert_allclose(divergence(first, step, second, other_step), expected, rtol=1e-8)
 
 
 def test_simulated_chain_has_the_dense_moments_and_keeps_known_steps(key):
@@ -238,8 +240,13 @@ def test_simulated_chain_has_the_dense_moments_and_keeps_known_steps(key):
     assert_allclose(simulate_chain(keys[0], initial, dynamics, T, method="parallel"), draws[0])
 
     known, kept = jnp.arange(T) < 3, jnp.full((T, D), 7.0).at[3:].set(jnp.nan)
+
+    @partial(jax.jit, static_argnames="method")
+    def continue_chain(key, initial, dynamics, method):
+        return simulate_chain(key, initial, dynamics, T, values=kept, known=known, method=method)
+
     for method in METHODS:
-        continued = simulate_chain(keys[1], initial, dynamics, T, values=kept, known=known, method=method)
+        continued = continue_chain(keys[1], initial, dynamics, method=method)
         assert (continued[:3] == 7.0).all()
         assert jnp.isfinite(continued).all()
 
@@ -308,21 +315,27 @@ def test_second_derivatives_and_the_parallel_gradient():
 @pytest.mark.parametrize("num_pivots", [0, 2, 4])
 def test_derivative_of_a_root_is_that_of_its_covariance(num_pivots):
     root = jnp.asarray(np.random.default_rng(11).normal(size=(4, 6)))
-    assert_allclose(lower_root(root, num_pivots), jnp.linalg.cholesky(root @ root.T))
 
-    def through_root(root):
-        factor = lower_root(root, num_pivots)
-        return jnp.sin(factor @ factor.T).sum()
+    @jax.jit
+    def derivatives(root):
+        def through_root(root):
+            factor = lower_root(root, num_pivots)
+            return jnp.sin(factor @ factor.T).sum()
 
-    def direct(root):
-        return jnp.sin(root @ root.T).sum()
+        def direct(root):
+            return jnp.sin(root @ root.T).sum()
 
-    assert_allclose(jax.grad(through_root)(root), jax.grad(direct)(root))
-    assert_allclose(jax.hessian(through_root)(root), jax.hessian(direct)(root))
-    expected = jax.jacobian(lambda root: jnp.linalg.cholesky(root @ root.T)[:num_pivots])(root)
-    assert_allclose(jax.jacobian(lambda root: lower_root(root, num_pivots)[:num_pivots])(root), expected)
-    singular = root.at[3].set(root[0] - root[2]) if num_pivots < 4 else root
-    assert_allclose(jax.grad(through_root)(singular), jax.grad(direct)(singular))
+        values = lower_root(root, num_pivots), jnp.linalg.cholesky(root @ root.T)
+        gradients = jax.grad(through_root)(root), jax.grad(direct)(root)
+        hessians = jax.hessian(through_root)(root), jax.hessian(direct)(root)
+        pivots = jax.jacobian(lambda root: lower_root(root, num_pivots)[:num_pivots])(root)
+        expected = jax.jacobian(lambda root: jnp.linalg.cholesky(root @ root.T)[:num_pivots])(root)
+        return values, gradients, hessians, (pivots, expected)
+
+    for actual, desired in derivatives(root):
+        assert_allclose(actual, desired)
+    if num_pivots < 4:
+        assert_allclose(*derivatives(root.at[3].set(root[0] - root[2]))[1])
 
 
 def stress_model(name):

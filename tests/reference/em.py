@@ -1,4 +1,4 @@
-"""One step of expectation maximisation the slow way: state paths enumerated, dense joint Gaussians, loops, plain moments.
+"""One step of expectation maximisation the slow way: enumerated state paths, dense joint Gaussians, plain moments.
 
 Series come as lists, each cut to its own length, so nothing is padded.
 """

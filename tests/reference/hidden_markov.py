@@ -40,7 +40,8 @@ def log_normalizer(*potentials):
 def log_normalizers(log_initial, log_transition, log_likelihoods):
     """`log p(y_t | y_<t)` as differences of the log density of longer and longer beginnings, `(T,)`."""
     return np.diff(
-        [0.0] + [log_normalizer(log_initial, log_transition, log_likelihoods[: t + 1]) for t in range(len(log_likelihoods))]
+        [0.0]
+        + [log_normalizer(log_initial, log_transition, log_likelihoods[: t + 1]) for t in range(len(log_likelihoods))]
     )
 
 

@@ -29,11 +29,11 @@ _WINDOW = 5
 def data_driven_start(key, distribution, value, *, fixed=()):
     """Parameters of a distribution from a first rough look at the data, to start EM, SVI or MCMC from.
 
-    ``HiddenMarkov``: k-means clusters of the observations, one for each state, numbered by their centres; for categories
-    clusters of their indicators. ``AutoregressiveHMM``: clusters of steps that follow the same regression on the past
-    (Spaeth 1979). In both, the parameters are those of one M-step in which a step belongs to its cluster with probability
-    0.9. ``LinearGaussianSSM``: principal components as trajectory, missing entries filled in by the components, then the
-    regressions on it. Different keys give different starts.
+    ``HiddenMarkov``: k-means clusters of the observations, one for each state, numbered by their centres; for
+    categories clusters of their indicators. ``AutoregressiveHMM``: clusters of steps that follow the same regression on
+    the past (Spaeth 1979). In both, the parameters are those of one M-step in which a step belongs to its cluster with
+    probability 0.9. ``LinearGaussianSSM``: principal components as trajectory, missing entries filled in by the
+    components, then the regressions on it. Different keys give different starts.
 
     Args:
         key: random key.
@@ -129,7 +129,7 @@ def _k_means(generator, points, used, num_clusters):
 
 
 def _regression_clusters(generator, inputs, outputs, used, num_clusters, num_rounds=10):
-    """Labels ``(n,)`` of clusters of steps, by alternating ridge regressions and assignment to the smallest residual."""
+    """Labels ``(n,)`` of clusters of steps: ridge regressions, then assignment to the smallest residual, in turn."""
     n, p = inputs.shape
     scale = np.maximum(outputs[used].std(0), np.finfo(float).tiny)
     ridge = 1e-3 * used.sum() * np.diag((inputs[used] ** 2).mean(0) + np.finfo(float).tiny)
@@ -199,8 +199,8 @@ def _principal_components(points, observed, size, num_rounds=20):
     """Scores of unit variance ``(n, size)``; missing entries are filled by the components, round by round."""
     if size > points.shape[1]:
         raise ValueError(
-            f"the trajectory has {size} dimensions and an observation {points.shape[1]} channels: principal components are "
-            "too few. Give the parameters by hand"
+            f"the trajectory has {size} dimensions and an observation {points.shape[1]} channels: there are too few "
+            "principal components. Give the parameters by hand"
         )
     filled, _ = _fill_by_means(points, observed)
     for _ in range(1 if observed.all() else num_rounds):

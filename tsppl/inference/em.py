@@ -33,9 +33,9 @@ class EMResult(NamedTuple):
 def em(distribution, value, *, num_iters=200, tol=1e-6, priors=None, fixed=(), num_restarts=1, key=None):
     """Fit a distribution's parameters to data by expectation maximisation (Dempster, Laird and Rubin 1977).
 
-    The distribution given is the starting point. The hidden states or the hidden trajectory, and missing observations, are
-    averaged over, so masks, ``lengths`` and elementwise gaps need nothing special. Series in a batch share one set of
-    parameters.
+    The distribution given is the starting point. The hidden states or the hidden trajectory, and missing observations,
+    are averaged over, so masks, ``lengths`` and elementwise gaps need nothing special. Series in a batch share one set
+    of parameters.
 
     ============================ ============================================================================
     class                        parameters
@@ -46,10 +46,12 @@ def em(distribution, value, *, num_iters=200, tol=1e-6, priors=None, fixed=(), n
                                  ``emission_matrix``, ``emission_noise.<argument>``
     ============================ ============================================================================
 
-    ``<argument>`` is that of the NumPyro family: ``"emission.rate"`` of Poisson. Every state gets parameters of its own: numbers
-    given once for several states are starting values. M-steps are exact for Poisson, Bernoulli, Categorical, Normal
-    (also ``.to_event(1)``) and MultivariateNormal, and for autoregressions and linear-Gaussian models with such noise;
-    other families climb by gradient steps that never lower the objective. Probabilities that are zero stay zero.
+    ``<argument>`` is that of the NumPyro family: ``"emission.rate"`` of Poisson. Every state gets parameters of its own:
+    numbers given once for several states are starting values. M-steps are exact for Poisson, Bernoulli, Categorical,
+    Normal (also ``.to_event(1)``) and MultivariateNormal emissions, for each part of ``Streams``, and for autoregressions
+    and linear-Gaussian models with such noise; other families climb by gradient steps that never lower the objective.
+    Probabilities that are zero stay zero. ``initial`` of an autoregression and ``noise_matrix`` are held; with a
+    ``noise_matrix``, the transition matrix changes only where the noise reaches, so companion forms stay what they are.
 
     Args:
         distribution: one of the classes above, with parameters to start from.
@@ -57,12 +59,12 @@ def em(distribution, value, *, num_iters=200, tol=1e-6, priors=None, fixed=(), n
         num_iters: greatest number of iterations.
         tol: stop when an iteration gains no more than this, in nats for each scored step.
         priors: ``name -> distribution`` for posterior modes instead of maximum likelihood. Exact: Dirichlet for
-            ``initial_probs`` and ``transition_probs`` (also where the model has logits: it is a density over probabilities), Gamma for
-            a Poisson rate, Beta for Bernoulli and Dirichlet for categorical ``probs``, InverseWishart for the
+            ``initial_probs`` and ``transition_probs`` (a density over probabilities, also where the model has logits),
+            Gamma for a Poisson rate, Beta for Bernoulli and Dirichlet for categorical ``probs``, InverseWishart for the
             ``covariance_matrix`` of a MultivariateNormal. Any other prior is climbed by gradient steps. A prior on the
             covariance or scale keeps a state from collapsing onto one observation.
-        fixed: names of parameters to hold, or of whole arguments (``("emission",)``). Arguments that vary in time or have a
-            batch must be held.
+        fixed: names of parameters to hold, or of whole arguments (``("emission",)``). Arguments that vary in time or
+            have a batch must be held.
         num_restarts: number of starts, run side by side; the first is the distribution given, the others are drawn
             from the data. The best result is returned.
         key: random key for the restarts.
@@ -122,9 +124,10 @@ def _report(run, objectives):
         raise ValueError("value is impossible under the starting distribution: its log-likelihood is not finite")
     if run.failed:
         warnings.warn(
-            f"em stopped after {int(run.iteration) - 1} iterations because the log-likelihood was no longer finite, and returns "
-            "the last result before that. Most likely it has no maximum: a state has collapsed onto few observations. Use "
-            "fewer states, or a prior on the scale, such as priors={'emission.covariance_matrix': InverseWishart(...)}",
+            f"em stopped after {int(run.iteration) - 1} iterations because the log-likelihood was no longer finite, and "
+            "returns the last result before that. Most likely it has no maximum: a state has collapsed onto few "
+            "observations. Use fewer states, or a prior on the scale, such as "
+            "priors={'emission.covariance_matrix': InverseWishart(...)}",
             stacklevel=3,
         )
     return EMResult(run.best, repeated[: int(run.iteration)], run.converged, objectives)

@@ -113,7 +113,7 @@ def _regress(distribution, value, state_probs, priors, fixed):
 
 
 def _weighted_regression(inputs, outputs, weights, observed, coefficients, spread):
-    """The regression of one state; where noise is dependent, missing outputs are completed with their covariance as rows."""
+    """The regression of one state; under dependent noise, missing outputs are completed, their covariance as rows."""
     if observed is None:
         return regression(inputs, outputs, weights, weights.sum())
     if spread.ndim == 1:
@@ -133,8 +133,8 @@ def lagged_rows(distribution, value, state_probs):
     """Rows of the regression on the past, all steps of all series in one axis.
 
     Returns:
-        inputs ``(n, L N + 1)``, lag by lag and a one; outputs ``(n, N)``; weights ``(n, K)``, zero where not scored; and
-        the observed entries of the outputs ``(n, N)``, or None.
+        inputs ``(n, L N + 1)``, lag by lag and a one; outputs ``(n, N)``; weights ``(n, K)``, zero where not scored;
+        and the observed entries of the outputs ``(n, N)``, or None.
     """
     num_lags, num_steps = distribution.num_lags, distribution.num_steps
     start = max(distribution._first_state, num_lags)

@@ -1,8 +1,8 @@
 """EM for linear-Gaussian state-space models (Shumway and Stoffer 1982), from roots of the smoothed covariances.
 
-The M-step is three regressions: of the first step on a constant, of each step on the one before, of the observations on
-the trajectory. The rows of a regression are the smoothed means, and the columns of a root of the smoothed joint covariance, so
-that covariances are nowhere subtracted from one another.
+The M-step is three regressions: of the first step on a constant, of each step on the one before, of the observations
+on the trajectory. The rows of a regression are the smoothed means, and the columns of a root of the smoothed joint
+covariance, so that covariances are nowhere subtracted from one another.
 """
 
 import copy

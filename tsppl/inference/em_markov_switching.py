@@ -1,7 +1,7 @@
 """EM for distributions whose hidden states are a Markov chain: Baum-Welch, with any emission, gaps and ragged series.
 
-The expected statistics are derivatives of the log-likelihood with respect to the log potentials (Fisher's identity), so the
-E-step is one value and gradient of :func:`tsppl.messages.log_normalizer`.
+The expected statistics are derivatives of the log-likelihood with respect to the log potentials (Fisher's identity), so
+the E-step is one value and gradient of :func:`tsppl.messages.log_normalizer`.
 """
 
 import copy
@@ -30,7 +30,7 @@ class StateStatistics(NamedTuple):
 
 
 def expected_states(distribution, value):
-    """Log-likelihood and :class:`StateStatistics`, summed over series; transitions after the end of a series do not count."""
+    """Log-likelihood and :class:`StateStatistics` of all series; transitions after the end of a series do not count."""
     log_initial, log_transition, log_likelihoods = distribution._potentials(value)
     lead = lax.broadcast_shapes(log_likelihoods.shape[:-2], distribution.batch_shape)
     log_likelihoods = jnp.broadcast_to(log_likelihoods, lead + log_likelihoods.shape[-2:])
@@ -159,7 +159,7 @@ def maximize_hidden_markov(distribution, value, statistics, priors, fixed):
 
 
 def flatten_steps(distribution, value, state_probs):
-    """All steps of all series in one axis: values ``(n,) + event``, weights ``(n, K)``, and observed entries or None."""
+    """All steps of all series in one axis: values ``(n,) + event``, weights ``(n, K)``, observed entries or None."""
     lead = state_probs.shape[:-1]
     event_shape = distribution.event_shape[1:]
     steps, entries = distribution._observed()

@@ -1,9 +1,9 @@
 """Weighted linear regression with Gaussian noise, from a triangular factor of the data.
 
-Notation: ``p`` inputs, ``N`` outputs. A factor is any matrix ``F`` with ``F' F = sum of w [x, y]' [x, y]``. It holds all that a
-regression needs, to twice the digits of that sum (Golub and Van Loan 2013, section 5.3), and an expectation over
-inputs or outputs enters as further rows, the columns of a root of their covariance. One regression at a time; batch with
-``jax.vmap``. The spread of the noise is a Cholesky factor ``(N, N)``, or scales ``(N,)`` of independent outputs.
+Notation: ``p`` inputs, ``N`` outputs. A factor is any matrix ``F`` with ``F' F = sum of w [x, y]' [x, y]``. It holds all
+that a regression needs, to twice the digits of that sum (Golub and Van Loan 2013, section 5.3), and an expectation
+over inputs or outputs enters as further rows, the columns of a root of their covariance. One regression at a time;
+batch with ``jax.vmap``. The spread of the noise is a Cholesky factor ``(N, N)``, or scales ``(N,)`` of independent outputs.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 
 class Regression(NamedTuple):
-    """A factor of the data, ``(p + N, p + N)`` or one ``(p + 1, p + 1)`` for each output, and the weight of each output."""
+    """A factor of the data, ``(p + N, p + N)`` or one ``(p + 1, p + 1)`` for each output, and each output's weight."""
 
     factor: Float[Array, "..."]
     totals: Float[Array, " N"]
@@ -132,8 +132,8 @@ def complete(loc, scale_tril, value, observed):
     """Expectation ``(n, N)`` of Gaussian observations given their observed entries.
 
     Returns:
-        the completed values; ``(n, N, N)`` matrices ``I - G``, with ``G`` the regression of all entries on the observed ones,
-        zero rows where observed. ``(I - G) scale_tril`` is a root of the covariance of what was completed.
+        the completed values; ``(n, N, N)`` matrices ``I - G``, with ``G`` the regression of all entries on the observed
+        ones, zero rows where observed. ``(I - G) scale_tril`` is a root of the covariance of what was completed.
     """
     kept = jax.vmap(lambda seen: _unexplained(scale_tril, seen))(observed)
     residual = jnp.where(observed, value - loc, 0.0)

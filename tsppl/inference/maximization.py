@@ -1,8 +1,8 @@
 """M-steps of emissions: the parameters that maximise an expected log-likelihood plus log prior, family by family.
 
-Notation: ``n`` observations (all steps of all series in one axis), weights ``w`` ``(n, K)``, the posterior state probabilities,
-zero where nothing was observed. Closed forms: Poisson, Bernoulli, categorical and Gaussian families; any other family
-climbs the same objective by gradient steps that never lower it.
+Notation: ``n`` observations (all steps of all series in one axis), weights ``w`` ``(n, K)``, the posterior state
+probabilities, zero where nothing was observed. Closed forms: Poisson, Bernoulli, categorical and Gaussian families; any
+other family climbs the same objective by gradient steps that never lower it.
 """
 
 import copy

@@ -30,13 +30,13 @@ def starting_params(model, starts, *args, key=None, **kwargs):
         kwargs: keyword arguments of the model.
 
     Returns:
-        dict of unconstrained values: for a list of several dicts with a leading chain axis, for ``num_chains=len(starts)``;
-        for one dict without it, for ``num_chains=1``. A probability at the edge of its range, where the unconstrained value is
-        infinite, is moved inside by one part in a thousand.
+        dict of unconstrained values: for a list of several dicts with a leading chain axis, for
+        ``num_chains=len(starts)``; for one dict without it, for ``num_chains=1``. Probabilities at the edge of their
+        range, where the unconstrained value is infinite, are moved inside by one part in a thousand.
 
     Raises:
-        ValueError: for a site that the model has not or that is observed, a shape that is not the site's, a value outside its
-            support, or an empty list.
+        ValueError: for a site that the model has not or that is observed, a shape that is not the site's, a value outside
+            its support, or an empty list.
 
     >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
     >>> from tsppl.inference import starting_params
@@ -99,7 +99,7 @@ def _start_of_site(start, site):
 
 
 def _inside(support, value, name):
-    """The unconstrained value, of a point slightly inside where it would be infinite or so far out that chains stick."""
+    """The unconstrained value; of a point slightly inside, where it would be infinite or so far out that chains stick."""
     transform = biject_to(support)
     free = transform.inv(value)
     if _is_bounded(support) and not np.all(np.abs(np.asarray(free)) < _FAR_OUT):
