@@ -232,6 +232,7 @@ def test_posterior_draws_and_completions_have_the_dense_moments(case, key):
     """Of the trajectory, and of what is missing given the rest; correlated channels, some missing alone."""
     if case == "full noise":
         p, observed = make_parameters(10), ENTRY_MASK
+        p["emission_root"] = jnp.array([[1.0, 0.0], [0.9, 0.4]])
         model, dense = build(p, mask=ENTRY_MASK), dense_of(p)
     else:
         (model, dense), observed = seasonal(mask=STEP_MASK), STEP_MASK[:, None]

@@ -43,8 +43,8 @@ def test_pad_keeps_the_sequences():
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ((), "at least one variable"),
-        (([],), "at least one sequence"),
+        ((), "pad needs lists of sequences"),
+        (([],), "pad needs lists of sequences"),
         (([[1, 2], [3]], [[1], [2]]), r"variables 0 and 1 have different lengths: \[2 1\] and \[1 1\]"),
         (([[1, 2], [3]], [[1, 2]]), "variables 0 and 1 have different lengths"),
         (([np.zeros((2, 3)), np.zeros((2, 4))],), r"agree in all but the first axis.*\(3,\), \(4,\)"),

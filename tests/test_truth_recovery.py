@@ -11,9 +11,9 @@ from numpyro import handlers
 from numpyro.diagnostics import split_gelman_rubin
 from numpyro.infer import MCMC, NUTS, init_to_median, init_to_value
 
+import tsppl
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tsppl.latents import posterior_latents
 
 pytestmark = pytest.mark.slow
 
@@ -117,7 +117,7 @@ def test_glm_hmm_of_ragged_sequences_and_subjects():
     assert_recovered(draws, CHOICE_TRUTH, within=within_deviation)
 
     def accuracy(draws):
-        marginals = posterior_latents(random.key(1), choices_of_subjects, draws, what="marginals", **data)
+        marginals = tsppl.posterior_latents(random.key(1), choices_of_subjects, draws, what="marginals", **data)
         probs = np.asarray(marginals["choices"]["state_probs"])
         return (probs.mean(tuple(range(probs.ndim - 3))).argmax(-1) == states)[within].mean()
 
@@ -202,7 +202,7 @@ def test_autoregressive_hmm():
     truth = {"weights": SPINS, "bias": bias, "scale": scale, "stay": STAY}
     assert_recovered(draws, truth, within={"weights": 0.12, "bias": 0.12, "scale": 0.06, "stay": 0.06})
     thinned = {name: values[:, ::10] for name, values in draws.items()}
-    marginals = posterior_latents(random.key(1), switching_autoregression, thinned, what="marginals", **data)
+    marginals = tsppl.posterior_latents(random.key(1), switching_autoregression, thinned, what="marginals", **data)
     probs = np.asarray(marginals["y"]["state_probs"]).mean((0, 1))[1:]
     assert (probs.argmax(-1) == states[1:]).mean() > 0.9
 
@@ -236,7 +236,7 @@ def test_linear_gaussian_model_with_gaps():
     _, draws = run_nuts(cycle_plus_noise, data, num_samples=500)
     assert_recovered(draws, truth, within={"persistence": 0.1, "scale": 0.12, "noise_scale": 0.12, "level": 0.8})
     thinned = {name: values[:, ::10] for name, values in draws.items()}
-    smoothed = posterior_latents(random.key(1), cycle_plus_noise, thinned, what="marginals", **data)
+    smoothed = tsppl.posterior_latents(random.key(1), cycle_plus_noise, thinned, what="marginals", **data)
     mean = np.asarray(smoothed["y"]["trajectory_mean"])[..., 0].mean((0, 1))
     level = draws["level"].mean()
     assert np.sqrt(np.mean((mean + level - x - truth["level"]) ** 2)) < truth["noise_scale"]

@@ -61,8 +61,8 @@ def linear_gaussian_step(parameters, values, observed, *, diagonal):
     """New parameters of a linear-Gaussian model.
 
     `parameters` is a dict of `mean`, `covariance`, `weights`, `bias`, `noise`, `emission_weights`, `emission_bias`,
-    `emission_noise`. Where noise is `diagonal`, missing entries of an observation are left out of the regression of their
-    channel; otherwise they are completed given the trajectory.
+    `emission_noise`. Where noise is `diagonal`, missing entries of an observation are left out of the regression of
+    their channel; otherwise they are completed given the trajectory.
     """
     p = parameters
     size, channels = len(p["mean"]), len(p["emission_bias"])

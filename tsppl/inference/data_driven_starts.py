@@ -110,7 +110,11 @@ def _features(leaf, rows, observed):
         seen = observed.reshape(points.shape)
         means = (points * seen).sum(0) / np.maximum(seen.sum(0), 1)
         points = np.where(seen, points, means)
-    return points / np.maximum(points.std(0), np.finfo(float).tiny)
+    return points / _positive(points.std(0))
+
+
+def _positive(scales):
+    return np.where(scales > 0, scales, 1.0)
 
 
 def _k_means(generator, points, used, num_clusters):
@@ -131,7 +135,7 @@ def _k_means(generator, points, used, num_clusters):
 def _regression_clusters(generator, inputs, outputs, used, num_clusters, num_rounds=10):
     """Labels ``(n,)`` of clusters of steps: ridge regressions, then assignment to the smallest residual, in turn."""
     n, p = inputs.shape
-    scale = np.maximum(outputs[used].std(0), np.finfo(float).tiny)
+    scale = _positive(outputs[used].std(0))
     ridge = 1e-3 * used.sum() * np.diag((inputs[used] ** 2).mean(0) + np.finfo(float).tiny)
     length = min(max(4 * p, n // (4 * num_clusters)), n)
     begins = generator.integers(0, n - length + 1, num_clusters)
@@ -183,7 +187,7 @@ def _linear_gaussian(generator, distribution, value, fixed):
     if "transition_noise.loc" in fixed or "transition_noise" in fixed:
         steps = np.diff(trajectory, axis=-2).reshape(-1, size).std(0)
         wanted = np.asarray(distribution.transition_noise.variance) ** 0.5
-        trajectory = trajectory * (np.broadcast_to(wanted, (size,)) / np.maximum(steps, np.finfo(float).tiny))
+        trajectory = trajectory * (np.broadcast_to(wanted, (size,)) / _positive(steps))
     means = jnp.asarray(trajectory, distribution.transition_matrix.dtype)
     spread = _BLUR * np.diag(trajectory.reshape(-1, size).std(0)).astype(means.dtype)
     roots = jnp.broadcast_to(spread, means.shape + (size,))

@@ -46,12 +46,15 @@ def em(distribution, value, *, num_iters=200, tol=1e-6, priors=None, fixed=(), n
                                  ``emission_matrix``, ``emission_noise.<argument>``
     ============================ ============================================================================
 
-    ``<argument>`` is that of the NumPyro family: ``"emission.rate"`` of Poisson. Every state gets parameters of its own:
-    numbers given once for several states are starting values. M-steps are exact for Poisson, Bernoulli, Categorical,
-    Normal (also ``.to_event(1)``) and MultivariateNormal emissions, for each part of ``Streams``, and for autoregressions
-    and linear-Gaussian models with such noise; other families climb by gradient steps that never lower the objective.
-    Probabilities that are zero stay zero. ``initial`` of an autoregression and ``noise_matrix`` are held; with a
-    ``noise_matrix``, the transition matrix changes only where the noise reaches, so companion forms stay what they are.
+    ``<argument>`` is that of the NumPyro family: ``"emission.rate"`` of Poisson. Every state gets parameters of its
+    own: numbers given once for several states are starting values. M-steps are exact for Poisson, Bernoulli,
+    Categorical, Normal (also ``.to_event(1)``) and MultivariateNormal emissions, each stream of ``Streams`` included,
+    and for autoregressions and linear-Gaussian models with Gaussian noise; other families climb by gradient steps that
+    never lower the objective. Probabilities that are zero stay zero.
+
+    ``initial`` of an autoregression and ``noise_matrix`` are held. With a ``noise_matrix``, the transition matrix
+    changes only where the noise reaches, so that companion forms stay what they are. ``initial`` of a linear-Gaussian
+    model is seen once in each series: hold it where there are few.
 
     Args:
         distribution: one of the classes above, with parameters to start from.
@@ -107,9 +110,14 @@ def em(distribution, value, *, num_iters=200, tol=1e-6, priors=None, fixed=(), n
     return _report(jax.tree.map(lambda leaf: leaf[best], runs), runs.objective)
 
 
+@jax.jit
+def _log_prior(distribution, priors):
+    return jnp.asarray(steps_of(distribution).log_prior(distribution, priors))
+
+
 def _check_priors(start, priors):
     try:
-        log_prior = steps_of(start).log_prior(start, priors)
+        log_prior = _log_prior(start, priors)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"priors do not fit the parameters: {error}") from error
     if is_concrete(log_prior) and log_prior == -jnp.inf:
@@ -124,8 +132,8 @@ def _report(run, objectives):
         raise ValueError("value is impossible under the starting distribution: its log-likelihood is not finite")
     if run.failed:
         warnings.warn(
-            f"em stopped after {int(run.iteration) - 1} iterations because the log-likelihood was no longer finite, and "
-            "returns the last result before that. Most likely it has no maximum: a state has collapsed onto few "
+            f"em stopped after {int(run.iteration) - 1} iterations because the log-likelihood was no longer finite, "
+            "and returns the last result before that. Most likely it has no maximum: a state has collapsed onto few "
             "observations. Use fewer states, or a prior on the scale, such as "
             "priors={'emission.covariance_matrix': InverseWishart(...)}",
             stacklevel=3,

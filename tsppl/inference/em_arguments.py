@@ -64,8 +64,8 @@ def resolve_priors(priors, names):
             value = getattr(innermost(prior), argument)
             if is_concrete(value) and (np.asarray(value) < 1).any():
                 raise ValueError(
-                    f"the prior of {name!r} has {argument} {np.min(value):g}: below 1 its density is unbounded and there "
-                    "is no maximum to find; use 1 or more"
+                    f"the prior of {name!r} has {argument} {np.min(value):g}: below 1 its density is unbounded and "
+                    "there is no maximum to find; use 1 or more"
                 )
         resolved[spelled] = prior
     return resolved
@@ -87,8 +87,8 @@ def refuse_batch(argument, batch_shape, num_state_axes, *, varies):
         )
     if len(batch_shape) > num_state_axes:
         raise NotImplementedError(
-            f"{argument} has batch shape {tuple(batch_shape)}: EM estimates one set of parameters for all series. Drop the "
-            f"batch axes, hold the argument with fixed=({argument!r},), or fit each series on its own"
+            f"{argument} has batch shape {tuple(batch_shape)}: EM estimates one set of parameters for all series. Drop "
+            f"the batch axes, hold the argument with fixed=({argument!r},), or fit each series on its own"
         )
 
 

@@ -10,7 +10,15 @@ from numpyro.distributions import constraints
 from tsppl.inference.ascent import climb
 from tsppl.inference.em_arguments import refuse_batch
 from tsppl.inference.em_markov_switching import chain_log_prior, chain_names, maximize_chain, prepare_chain
-from tsppl.inference.emission_parameters import as_real, leaf_of, open_parameters, parameters, rebuild, rewrap
+from tsppl.inference.emission_parameters import (
+    Parameter,
+    as_real,
+    leaf_of,
+    open_parameters,
+    parameters,
+    rebuild,
+    rewrap,
+)
 from tsppl.inference.gaussian_regression import complete, maximize_regression, regression
 from tsppl.inference.maximization import below, covariance_prior, is_conjugate, log_prior as noise_log_prior
 
@@ -61,10 +69,9 @@ def maximize_autoregressive(distribution, value, statistics, priors, fixed):
 
 
 def _climb(distribution, value, state_probs, priors, fixed):
-    noise = below("noise", {f"noise.{name}": p for name, p in parameters(distribution.noise).items()})
-    values = {f"noise.{name}": p.value for name, p in noise.items()} | {"weights": distribution.weights}
-    limits = {f"noise.{name}": p.constraint for name, p in noise.items()} | {"weights": constraints.real}
-    free = {name: array for name, array in values.items() if name not in fixed and "noise" not in fixed}
+    every = {f"noise.{name}": parameter for name, parameter in parameters(distribution.noise).items()}
+    every["weights"] = Parameter(distribution.weights, constraints.real)
+    free = {name: parameter for name, parameter in every.items() if name not in fixed}
 
     def with_values(values):
         candidate = copy.copy(distribution)
@@ -77,7 +84,8 @@ def _climb(distribution, value, state_probs, priors, fixed):
         terms = candidate._potentials(value)[2]
         return jnp.where(state_probs > 0, state_probs * terms, 0.0).sum() + regression_log_prior(candidate, priors)
 
-    return with_values(climb(objective, free, limits))
+    values = {name: parameter.value for name, parameter in free.items()}
+    return with_values(climb(objective, values, {name: parameter.constraint for name, parameter in free.items()}))
 
 
 def _regress(distribution, value, state_probs, priors, fixed):

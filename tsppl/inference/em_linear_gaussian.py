@@ -27,7 +27,7 @@ from tsppl.messages.linear_gaussian_smoother import _posterior_chain
 
 
 class TrajectoryStatistics(NamedTuple):
-    """The posterior of the trajectory as a chain ``x_{t+1} = weights_t x_t + ... + kernel_root_t w``, and its marginals.
+    """The posterior of the trajectory: marginals, and the chain ``x_{t+1} = weights_t x_t + ... + kernel_root_t w``.
 
     Each field has the batch of the data in front.
     """

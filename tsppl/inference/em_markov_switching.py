@@ -30,32 +30,29 @@ class StateStatistics(NamedTuple):
 
 
 def expected_states(distribution, value):
-    """Log-likelihood and :class:`StateStatistics` of all series; transitions after the end of a series do not count."""
+    """Log-likelihood and :class:`StateStatistics` of all series; transitions after the end of a series do not count.
+
+    With ``lengths`` the transitions are counted step by step, which takes ``T K^2`` numbers for each series.
+    """
     log_initial, log_transition, log_likelihoods = distribution._potentials(value)
     lead = lax.broadcast_shapes(log_likelihoods.shape[:-2], distribution.batch_shape)
     log_likelihoods = jnp.broadcast_to(log_likelihoods, lead + log_likelihoods.shape[-2:])
     num_rows = log_likelihoods.shape[-2] - 1
-    vary = distribution._transitions_vary
-    if distribution.lengths is not None and not vary:
-        vary, log_transition = (
-            True,
-            jnp.broadcast_to(
-                log_transition[..., None, :, :],
-                log_transition.shape[:-2] + (num_rows,) + log_transition.shape[-2:],
-            ),
-        )
+    if distribution.lengths is not None and not distribution._transitions_vary:
+        shape = log_transition.shape[:-2] + (num_rows,) + log_transition.shape[-2:]
+        log_transition = jnp.broadcast_to(log_transition[..., None, :, :], shape)
     core = jax.value_and_grad(partial(messages.log_normalizer, method=distribution.method), argnums=(0, 1, 2))
 
     def flat(*potentials):
         log_likelihood, statistics = core(*potentials)
         return log_likelihood, *statistics
 
-    rows = "s,k,k" if vary else "k,k"
+    rows = "s,k,k" if distribution._transitions_vary or distribution.lengths is not None else "k,k"
     log_likelihood, initial, transitions, states = jnp.vectorize(
         flat, signature=f"(k),({rows}),(t,k)->(),(k),({rows}),(t,k)"
     )(log_initial, log_transition, log_likelihoods)
-    if vary and distribution.lengths is not None:
-        arrivals = jnp.arange(num_rows) + 1 + distribution.num_steps - num_rows - 1
+    if distribution.lengths is not None:
+        arrivals = jnp.arange(distribution.num_steps - num_rows, distribution.num_steps)
         within = arrivals < distribution.lengths[..., None]
         transitions = jnp.where(within[..., None, None], transitions, 0.0)
     transitions = transitions.sum(tuple(range(transitions.ndim - 2)))

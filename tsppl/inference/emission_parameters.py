@@ -1,7 +1,7 @@
 """The parameters of any NumPyro distribution by name: read them, give each state its own, build the distribution anew.
 
-A parameter is named by the argument of the constructor (``"rate"``, ``"loc"``); a nested distribution adds its own name in
-front (``"component_distribution.loc"``). ``Independent`` and ``ExpandedDistribution`` add nothing.
+A parameter is named by the argument of the constructor (``"rate"``, ``"loc"``); a nested distribution adds its own name
+in front (``"component_distribution.loc"``). ``Independent`` and ``ExpandedDistribution`` add nothing.
 """
 
 import inspect

@@ -1,9 +1,9 @@
 """Weighted linear regression with Gaussian noise, from a triangular factor of the data.
 
-Notation: ``p`` inputs, ``N`` outputs. A factor is any matrix ``F`` with ``F' F = sum of w [x, y]' [x, y]``. It holds all
-that a regression needs, to twice the digits of that sum (Golub and Van Loan 2013, section 5.3), and an expectation
-over inputs or outputs enters as further rows, the columns of a root of their covariance. One regression at a time;
-batch with ``jax.vmap``. The spread of the noise is a Cholesky factor ``(N, N)``, or scales ``(N,)`` of independent outputs.
+Notation: ``p`` inputs, ``N`` outputs. A factor is any matrix ``F`` with ``F' F = sum of w [x, y]' [x, y]``. It holds
+all that a regression needs, to twice the digits of that sum (Golub and Van Loan 2013, section 5.3), and an expectation
+over inputs or outputs enters as further rows, the columns of a root of their covariance. The spread of the noise is
+a Cholesky factor ``(N, N)``, or scales ``(N,)`` of independent outputs. One regression at a time: use ``jax.vmap``.
 """
 
 from typing import NamedTuple
@@ -106,7 +106,7 @@ def _least_squares(factor, coefficients, free):
 
 
 def _residual_factor(factor, coefficients):
-    """``E``, ``(R, N)``: of ``E' E``, the scatter of the residuals, the diagonal where outputs have factors of their own."""
+    """``E``, ``(R, N)``: ``E' E`` is the scatter of the residuals, its diagonal where outputs have separate factors."""
     size = coefficients.shape[1]
     if factor.ndim == 2:
         return factor[:, size:] - factor[:, :size] @ coefficients.T

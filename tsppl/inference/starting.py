@@ -35,16 +35,15 @@ def starting_params(model, starts, *args, key=None, **kwargs):
         range, where the unconstrained value is infinite, are moved inside by one part in a thousand.
 
     Raises:
-        ValueError: for a site that the model has not or that is observed, a shape that is not the site's, a value outside
-            its support, or an empty list.
+        ValueError: for a site that the model has not or that is observed, a shape that is not the site's, a value
+            outside its support, or an empty list.
 
     >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
     >>> from tsppl.inference import starting_params
     >>> def model():
     ...     numpyro.sample("rate", dist.Gamma(jnp.full(2, 2.0)).to_event(1))
-    >>> starting_params(model, [{"rate": jnp.array([1.0, 9.0])}, {"rate": jnp.array([9.0, 1.0])}])["rate"].round(
-    ...     2
-    ... ).tolist()
+    >>> starts = [{"rate": jnp.array([1.0, 9.0])}, {"rate": jnp.array([9.0, 1.0])}]
+    >>> starting_params(model, starts)["rate"].round(2).tolist()
     [[0.0, 2.2], [2.2, 0.0]]
     """
     key = random.PRNGKey(0) if key is None else key
@@ -99,7 +98,7 @@ def _start_of_site(start, site):
 
 
 def _inside(support, value, name):
-    """The unconstrained value; of a point slightly inside, where it would be infinite or so far out that chains stick."""
+    """The unconstrained value; of a point slightly inside, where it would be infinite or so large that chains stick."""
     transform = biject_to(support)
     free = transform.inv(value)
     if _is_bounded(support) and not np.all(np.abs(np.asarray(free)) < _FAR_OUT):
