@@ -1,5 +1,6 @@
 """Sequence distributions for NumPyro models."""
 
+from tsppl.distributions import kl as kl
 from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM as AutoregressiveHMM
 from tsppl.distributions.gaussian_parameters import gaussian_parameters as gaussian_parameters
 from tsppl.distributions.hidden_markov import HiddenMarkov as HiddenMarkov

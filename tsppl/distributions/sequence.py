@@ -40,6 +40,16 @@ class SequenceDistribution(Distribution):
     pytree_data_fields = ("observed_mask", "lengths")
     pytree_aux_fields = ("num_steps", "time_varying", "method", "_parameter_batch_shape")
 
+    @classmethod
+    def gather_pytree_data_fields(cls):
+        """Names of the array fields, sorted: the same order in every process, so that compiled programs can be cached."""
+        return tuple(sorted(super().gather_pytree_data_fields()))
+
+    @classmethod
+    def gather_pytree_aux_fields(cls):
+        """Names of the static fields, sorted."""
+        return tuple(sorted(super().gather_pytree_aux_fields()))
+
     def _initialize(
         self, batch_shape, step_shape, *, num_steps, time_varying, method, mask=None, lengths=None, validate_args=None
     ):
