@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax, random
 from numpyro.distributions import constraints
 
-from tsppl.distributions.emissions import partial_log_prob, select_state
+from tsppl.distributions.emissions import against_batch, partial_log_prob, select_state
 from tsppl.distributions.gaussian_parameters import gaussian_parameters
 from tsppl.distributions.markov_switching import MarkovSwitching
 from tsppl.distributions.shapes import broadcast_to_batch, is_concrete
@@ -143,10 +143,15 @@ class SwitchingAutoregression(MarkovSwitching):
             kept = [
                 None if a is None else lax.slice_in_dim(a, skipped, None, axis=time_axis) for a in (residuals, observed)
             ]
-            log_prob = score(*kept)
+            log_prob = score(*(None if a is None else against_batch(a, self.noise) for a in kept))
             return jnp.pad(log_prob, [(0, 0)] * (log_prob.ndim - 2) + [(skipped, 0), (0, 0)])
-        front = [None if a is None else jnp.moveaxis(a, time_axis, 0) for a in (residuals, observed)]
-        return jnp.moveaxis(score(*front), 0, -2)
+        absent = (1,) * max(len(self.noise.batch_shape) - 1 - time_axis, 0)
+        time_axis += len(absent)
+        front = [
+            None if a is None else jnp.moveaxis(a.reshape(absent + a.shape), time_axis, 0)
+            for a in (residuals, observed)
+        ]
+        return jnp.moveaxis(score(*(None if a is None else against_batch(a, self.noise) for a in front)), 0, -2)
 
     def _initial_log_likelihoods(self, value):
         """Density of the first ``L`` steps in each state, ``(..., K)``."""
@@ -260,7 +265,10 @@ class SwitchingAutoregression(MarkovSwitching):
                 "log_prob_steps gives one-step-ahead terms, which answer another question"
             )
         if self.initial is not None and self.num_lags > 1:
-            raise NotImplementedError("exact left-out terms need initial=None, or one lag")
+            raise NotImplementedError(
+                "exact left-out terms need initial=None, or one lag; log_prob_steps gives one-step-ahead terms, which answer "
+                "another question"
+            )
         value = self.check_value(value)
         filled = self._as_matrix(self._observed_value(value)[0])
         rows = (self.num_steps, self.num_states)

@@ -53,9 +53,12 @@ def emission_log_likelihoods(emission, value, *, time_varying, step_observed=Non
     def restore(array):
         return array if time_varying else jnp.moveaxis(array, 0, -2)
 
+    def arrange_value(value):
+        return against_batch(arrange(value), emission) if event_dim else arrange(value)
+
     value = jnp.asarray(value)
     if step_observed is None:
-        return restore(_within_support(emission, arrange(value), emission.log_prob))
+        return restore(_within_support(emission, arrange_value(value), emission.log_prob))
     lead = value.shape[: value.ndim - event_dim]
     steps = jnp.broadcast_to(step_observed, jnp.broadcast_shapes(step_observed.shape, lead))
     value = jnp.broadcast_to(value, steps.shape + value.shape[value.ndim - event_dim :])
@@ -65,7 +68,7 @@ def emission_log_likelihoods(emission, value, *, time_varying, step_observed=Non
     else:
         observed = arrange(jnp.broadcast_to(entry_observed, value.shape))
         score = partial(partial_log_prob, emission, observed=observed)
-    log_prob = _within_support(emission, fill_unobserved(emission, arrange(value), observed), score)
+    log_prob = _within_support(emission, fill_unobserved(emission, arrange_value(value), observed), score)
     return jnp.where(steps[..., None], restore(log_prob), 0.0)
 
 
@@ -80,6 +83,12 @@ def with_state_axis(series, event_dim, batch_ndim, *, time_varying):
     absent = max(1 + batch_ndim - (series.ndim - event_dim), 0)
     series = series.reshape((1,) * absent + series.shape)
     return jnp.moveaxis(series, series.ndim - event_dim - 2, 0)
+
+
+def against_batch(value, distribution):
+    """``value`` with its leading axes broadcast against the batch: NumPyro's multivariate normal needs it."""
+    lead = value.shape[: value.ndim - distribution.event_dim]
+    return jnp.broadcast_to(value, jnp.broadcast_shapes(lead, distribution.batch_shape) + value.shape[len(lead) :])
 
 
 def fill_unobserved(emission, value, observed):
