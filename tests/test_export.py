@@ -259,3 +259,14 @@ def test_draws_alone_need_to_know_their_leading_axes():
         to_arviz(tree)
     with pytest.raises(TypeError, match=r"args must be a tuple of the model's arguments, such as args=\(y,\)"):
         to_arviz(DRAWS, poisson_sessions, COUNTS)
+
+
+def test_parameters_given_as_plain_numbers_are_no_obstacle():
+    def model(y):
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        start = dist.Normal(0.0, 1.0).expand([1]).to_event(1)
+        walk = tsd.LinearGaussianSSM(start, jnp.eye(1), start, jnp.ones(1), dist.Normal(0.0, scale), num_steps=3)
+        numpyro.sample("y", walk, obs=y)
+
+    tree = to_arviz({"scale": jnp.ones((1, 2))}, model, (jnp.arange(3.0),), latents=False)
+    assert tree["log_likelihood"]["y"].shape == (1, 2, 3)

@@ -216,7 +216,7 @@ def state_axes(trace):
         for field in fields.values():
             if isinstance(field, dist.Distribution):
                 for array, after in _parameters(field, 0):
-                    if array.ndim > after and array.shape[array.ndim - after - 1] == num_states:
+                    if jnp.ndim(array) > after and jnp.shape(array)[jnp.ndim(array) - after - 1] == num_states:
                         name_axes(array, ["state"] + [None] * after)
             for array in jax.tree.leaves(field):
                 if jnp.shape(array).count(num_states) == 1:
