@@ -17,13 +17,13 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python tutorials/quickstart.py
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow $(ARGS)
 
 smoke: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 -m smoke $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m smoke $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

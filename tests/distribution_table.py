@@ -315,23 +315,17 @@ ROWS = [
         latents=("trajectory",),
     ),
     Row(
-        "LinearGaussianSSM driven, scalar, lengths",
-        state_space(scalar_normal, lengths=3),
+        "LinearGaussianSSM driven, scalar, time-varying, lengths",
+        state_space(scalar_normal, time_varying=("emission_matrix", "emission_noise"), lengths=3),
         {
             **GAUSSIAN_CHAIN,
             "bias": (1,),
             "noise": (1, 1),
             "noise_matrix": (SIZE, 1),
-            "emission": (SIZE,),
-            "loc": (),
-            "scale": (),
+            "emission": (NUM_STEPS, SIZE),
+            "loc": (NUM_STEPS,),
+            "scale": (NUM_STEPS,),
         },
-        latents=("trajectory",),
-    ),
-    Row(
-        "LinearGaussianSSM time-varying, parallel",
-        state_space(scalar_normal, time_varying=("emission_matrix", "emission_noise"), method="parallel"),
-        {**GAUSSIAN_CHAIN, "emission": (NUM_STEPS, SIZE), "loc": (NUM_STEPS,), "scale": (NUM_STEPS,)},
         latents=("trajectory",),
     ),
 ]

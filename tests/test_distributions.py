@@ -28,10 +28,11 @@ CLASSES = sorted({type(row.distribution) for row in ROWS}, key=lambda cls: cls._
 
 
 def select(condition=lambda row: True):
-    """Parametrise a test over the rows that satisfy a condition."""
-    rows = [
-        pytest.param(row, id=row.name, marks=pytest.mark.smoke if row.smoke else ()) for row in ROWS if condition(row)
-    ]
+    """Parametrise a test over the rows that satisfy a condition; one worker of pytest-xdist takes all tests of a row."""
+    rows = []
+    for row in filter(condition, ROWS):
+        marks = [pytest.mark.xdist_group(row.name)] + ([pytest.mark.smoke] if row.smoke else [])
+        rows.append(pytest.param(row, id=row.name, marks=marks))
     return pytest.mark.parametrize("row", rows)
 
 
@@ -277,27 +278,38 @@ def test_score_of_draws_has_mean_zero(row):
 
 @every_row
 def test_batch_equals_a_loop(row):
-    """Batched parameters, `vmap` over parameters and `vmap` over distributions, against one series at a time."""
+    """Batched parameters, and `vmap` over distributions, against one series at a time."""
     single = [row.parameters(seed) for seed in (0, 1)]
     values = [row.value, row.draw_value(np.random.default_rng(3), row.value.shape)]
     desired = [value_and_gradient_of(row)(*pair)[0] for pair in zip(single, values, strict=True)]
 
+    @jax.jit
     def batched(parameters, values, distributions):
-        return (
-            row.build(parameters).log_prob(values),
-            jax.vmap(lambda p, y: row.build(p).log_prob(y))(parameters, values),
-            jax.vmap(lambda distribution, y: distribution.log_prob(y))(distributions, values),
-            row.build(parameters).expand((3, 2)).log_prob(values)[1],
-            row.build(parameters).to_event(1).log_prob(values),
-            row.build(parameters).mask(np.array([False, True])).log_prob(values),
-        )
+        each = jax.vmap(lambda distribution, y: distribution.log_prob(y))(distributions, values)
+        return row.build(parameters).log_prob(values), each
 
     distributions = stacked(*(row.build(parameters) for parameters in single))
-    *every, total, masked = jax.jit(batched)(stacked(*single), np.stack(values), distributions)
-    for actual in every:
+    for actual in batched(stacked(*single), np.stack(values), distributions):
         assert_allclose(actual, np.array(desired))
-    assert_allclose(total, np.sum(desired))
-    assert_allclose(masked, np.array([0.0, desired[1]]))
+
+
+@one_row_of_each_class
+def test_wrappers(row):
+    """`expand`, `to_event` and `mask` act as on any distribution."""
+    single = [row.parameters(seed) for seed in (0, 1)]
+    terms = np.array([value_and_gradient_of(row)(parameters, row.value)[0] for parameters in single])
+
+    @jax.jit
+    def wrapped(parameters, value):
+        distribution = row.build(parameters)
+        return {
+            "expand": distribution.expand((3, 2)).log_prob(value),
+            "to_event": distribution.to_event(1).log_prob(value),
+            "mask": distribution.mask(np.array([False, True])).log_prob(value),
+        }
+
+    desired = {"expand": np.stack([terms] * 3), "to_event": terms.sum(), "mask": terms * [0.0, 1.0]}
+    assert_allclose(wrapped(stacked(*single), np.stack([row.value] * 2)), desired)
 
 
 @every_row
@@ -400,7 +412,7 @@ def test_the_same_keywords_everywhere(cls):
     assert ">>>" in cls.__doc__
 
 
-@select(lambda row: row.name in ("HiddenMarkov", "LinearGaussianSSM"))
+@select(lambda row: row.smoke)
 def test_svi_with_a_subsampled_plate(row):
     data = np.stack([row.draw_value(np.random.default_rng(seed), row.value.shape) for seed in range(4)])
 

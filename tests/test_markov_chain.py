@@ -3,11 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
 from jax import random
-from numpyro.infer import MCMC, NUTS
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
@@ -93,16 +90,3 @@ def test_observed_paths_inform_the_transitions():
         return tsd.MarkovChain(INITIAL, jnp.exp(logs), num_steps=NUM_STEPS).log_prob(path)
 
     assert_allclose(jax.jit(jax.grad(log_prob))(np.log(TRANSITION)), np.array([[1.0, 1, 0], [0, 0, 1], [0, 0, 0]]))
-
-
-def test_transitions_are_learned_from_observed_paths():
-    paths = tsd.MarkovChain(INITIAL, TRANSITION, num_steps=50).expand((20,)).sample(random.key(1))
-
-    def model(paths):
-        rows = numpyro.sample("rows", dist.Dirichlet(jnp.ones(3)).expand([3]).to_event(1))
-        with numpyro.plate("paths", 20):
-            numpyro.sample("z", tsd.MarkovChain(INITIAL, rows, num_steps=50), obs=paths)
-
-    mcmc = MCMC(NUTS(model), num_warmup=100, num_samples=100, progress_bar=False)
-    mcmc.run(random.key(2), paths)
-    assert abs(mcmc.get_samples()["rows"].mean(0) - TRANSITION).max() < 0.1
