@@ -394,7 +394,7 @@ def arguments(**changes):
         ),
         ({"mask": jnp.ones((T, 2), bool)}, ValueError, r"mask has shape \(5, 2\)"),
         ({"lengths": 6}, ValueError, "lengths is 6"),
-        ({"method": "chunked"}, ValueError, "chunked"),
+        ({"method": "quick"}, ValueError, "quick"),
         ({"time_varying": "emission_noise"}, TypeError, "time_varying is a tuple"),
         ({"time_varying": ("emission",)}, ValueError, "no argument 'emission'"),
     ],

@@ -43,7 +43,7 @@ class AutoregressiveHMM(SwitchingAutoregression):
         time_varying: names of the arguments that carry a time axis, of ``("transition_probs", "weights", "noise")``.
         mask: True = observed, ``(..., T)`` or ``(..., T, N)``.
         lengths: int ``(...,)``, where series end before ``T``.
-        method: ``"auto"``, ``"sequential"`` or ``"parallel"``.
+        method: ``"auto"``, ``"sequential"``, ``"chunked"`` or ``"parallel"``: how states are summed out, exactly by all.
 
     Raises:
         ValueError: on shapes that do not fit, or ``num_conditioned`` outside ``L..T-1``.

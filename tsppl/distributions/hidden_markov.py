@@ -43,7 +43,7 @@ class HiddenMarkov(MarkovSwitching):
         mask: True = observed. ``(..., T)``, or ``(..., T) + emission event`` for entries missing on their own, where
             the emission's components are independent or jointly Gaussian. Masked entries may hold anything.
         lengths: int ``(...,)``, number of steps of each series, where they end before ``T``.
-        method: ``"auto"``, ``"sequential"`` or ``"parallel"``.
+        method: ``"auto"``, ``"sequential"``, ``"chunked"`` or ``"parallel"``: how states are summed out, exactly by all.
 
     Raises:
         ValueError: on shapes that do not fit, probabilities that do not sum to one, lengths outside ``1..T``.

@@ -26,6 +26,7 @@ from tsppl.distributions.shapes import (
 from tsppl.messages.linear_gaussian import AffineGaussian
 from tsppl.messages.linear_gaussian_chain import simulate_chain
 from tsppl.messages.linear_gaussian_filter import kalman_filter
+from tsppl.messages.linear_gaussian_likelihood import kalman_log_likelihood
 from tsppl.messages.linear_gaussian_roots import lower_root
 from tsppl.messages.linear_gaussian_smoother import (
     complete_observations,
@@ -62,7 +63,8 @@ class LinearGaussianSSM(SequenceDistribution):
         mask: True = observed. ``(..., T)``, or ``(..., T, N)`` for entries missing on their own. Masked entries may
             hold anything.
         lengths: int ``(...,)``, number of steps of each series, where they end before ``T``.
-        method: ``"auto"``, ``"sequential"`` or ``"parallel"``.
+        method: ``"auto"``, ``"sequential"``, ``"chunked"`` (covariances taken as constant once they are, where nothing but
+            locations varies in time and nothing is missing) or ``"parallel"``.
 
     Raises:
         ValueError: on shapes that do not fit, noise of scale zero, lengths outside ``1..T``.
@@ -205,7 +207,11 @@ class LinearGaussianSSM(SequenceDistribution):
 
     def log_prob(self, value, intermediates=None):
         """Log density of the observed entries, trajectory integrated out."""
-        return self.log_prob_steps(value).sum(-1)
+
+        def core(*arguments):
+            return kalman_log_likelihood(*arguments, method=self.method)
+
+        return broadcast_to_batch(self._given(core, self.check_value(value), "()"), self.batch_shape, 0)
 
     def log_prob_steps(self, value):
         """``log p(y_t | y_<t)`` of the observed entries, zero where not scored; sums to ``log_prob(value)``."""

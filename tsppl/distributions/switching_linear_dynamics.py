@@ -70,7 +70,7 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
         num_steps: number of steps ``T``.
         initial_logits, transition_logits: alternatives to the probabilities.
         time_varying: names of the arguments that carry a time axis, of ``("transitions", "weights", "noise")``.
-        method: ``"auto"``, ``"sequential"`` or ``"parallel"``.
+        method: ``"auto"``, ``"sequential"``, ``"chunked"`` or ``"parallel"``: how states are summed out, exactly by all.
 
     Raises:
         ValueError: on shapes that do not fit.

@@ -6,9 +6,8 @@ from tsppl.messages.hidden_markov import (
     backward as backward,
     forward as forward,
     left_out as left_out,
-    log_normalizer as log_normalizer,
-    smooth as smooth,
 )
+from tsppl.messages.hidden_markov_evidence import log_normalizer as log_normalizer, smooth as smooth
 from tsppl.messages.hidden_markov_paths import (
     most_likely_path as most_likely_path,
     path_log_prob as path_log_prob,
@@ -27,6 +26,7 @@ from tsppl.messages.linear_gaussian_chain import (
     simulate_chain as simulate_chain,
 )
 from tsppl.messages.linear_gaussian_filter import Filtered as Filtered, kalman_filter as kalman_filter
+from tsppl.messages.linear_gaussian_likelihood import kalman_log_likelihood as kalman_log_likelihood
 from tsppl.messages.linear_gaussian_smoother import (
     kalman_left_out as kalman_left_out,
     kalman_smoother as kalman_smoother,

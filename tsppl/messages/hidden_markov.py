@@ -9,7 +9,7 @@ Notation (Rabiner 1989): ``T`` steps, ``K`` states, states ``z_t``, observations
 ``log_likelihoods``  ``(T, K)``     ``log p(y_t | z_t = k)``; a row of zeros is a missing step
 ==================== ============== ===========================================================
 
-Everything stays in log space, so that a state whose probability is below the smallest float can
+Everything stays in log space here, so that a state whose probability is below the smallest float can
 still decide the future. Per-step normalisers are emitted and summed outside the loop.
 """
 
@@ -51,7 +51,7 @@ def forward(log_initial, log_transition, log_likelihoods, *, method="auto") -> F
         log_initial: log initial probabilities ``(K,)``.
         log_transition: log transition probabilities ``(K, K)``, or ``(T-1, K, K)`` when they vary.
         log_likelihoods: ``(T, K)``.
-        method: ``"auto"``, ``"sequential"`` or ``"parallel"`` (associative scan).
+        method: ``"parallel"`` is by associative scan, ``"auto"``, ``"sequential"`` and ``"chunked"`` step by step.
 
     Returns:
         :class:`Forward`. The log-likelihood of the sequence is ``log_normalizers.sum()``.
@@ -115,16 +115,12 @@ def backward(log_transition, log_likelihoods, *, method="auto") -> Float[Array, 
     return jnp.concatenate([messages, last])
 
 
-def smooth(log_initial, log_transition, log_likelihoods, *, method="auto") -> Statistics:
-    """Posterior state probabilities and expected transition counts given the whole sequence.
+def log_space_statistics(log_initial, log_transition, log_likelihoods, *, method):
+    """``(log p(y), its gradient)`` with respect to the three arguments; zero for an impossible sequence.
 
-    Arguments as in :func:`forward`. For an impossible sequence everything is zero.
+    The gradient is ``(state_probs[0], transition_counts, state_probs)``.
     """
     messages = forward(log_initial, log_transition, log_likelihoods, method=method)
-    return _statistics(messages, log_transition, log_likelihoods, method)
-
-
-def _statistics(messages, log_transition, log_likelihoods, method) -> Statistics:
     log_backward = backward(log_transition, log_likelihoods, method=method)
     state_probs = _softmax(messages.log_filtered + log_backward)
 
@@ -132,64 +128,20 @@ def _statistics(messages, log_transition, log_likelihoods, method) -> Statistics
         """``p(z_t = i, z_{t+1} = j | y)`` as ``p(z_t = i | y) p(z_{t+1} = j | z_t = i, y_>t)``."""
         return probs[:, None] * _softmax(matrix + arrival[None, :])
 
-    arrivals = log_likelihoods[1:] + log_backward[1:]
-    if log_transition.ndim == 3:
-        return Statistics(state_probs, jax.vmap(pair_probs)(state_probs[:-1], arrivals, log_transition))
-
     def add(total, inputs):
         return total + pair_probs(*inputs, log_transition), None
 
-    counts, _ = lax.scan(add, jnp.zeros_like(log_transition), (state_probs[:-1], arrivals))
-    return Statistics(state_probs, counts)
+    pairs = (state_probs[:-1], log_likelihoods[1:] + log_backward[1:])
+    if log_transition.ndim == 3:
+        counts = jax.vmap(pair_probs)(*pairs, log_transition)
+    else:
+        counts, _ = lax.scan(add, jnp.zeros_like(log_transition), pairs)
+    return messages.log_normalizers.sum(), (state_probs[0], counts, state_probs)
 
 
 def _softmax(log_weights):
     """Softmax over the last axis that is zero, not NaN, where no weight is positive."""
     return jnp.exp(log_normalize(log_weights)[1])
-
-
-def log_normalizer(log_initial, log_transition, log_likelihoods, *, method="auto") -> Float[Array, ""]:
-    """``log p(y)``, whose derivative is the expected sufficient statistics (Fisher's identity).
-
-    The rule is a ``custom_jvp`` that is linear in the tangents, so forward mode, reverse mode and second
-    derivatives (Laplace guides) all work; nothing differentiates the forward loop.
-    Arguments as in :func:`forward`. Value ``-inf`` has derivative zero, never NaN.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from tsppl.messages import log_normalizer
-    >>> uniform = jnp.log(jnp.full((2, 2), 0.5))
-    >>> jax.grad(log_normalizer, argnums=2)(uniform[0], uniform, jnp.zeros((1, 2))).tolist()
-    [[0.5, 0.5]]
-    """
-    return _LOG_NORMALIZERS[resolve_method(method)](log_initial, log_transition, log_likelihoods)
-
-
-def _evidence(messages: Forward):
-    return messages.log_normalizers.sum()
-
-
-def _with_rule(method):
-    @jax.custom_jvp
-    def value(log_initial, log_transition, log_likelihoods):
-        return _evidence(forward(log_initial, log_transition, log_likelihoods, method=method))
-
-    @value.defjvp
-    def jvp(primals, tangents):
-        log_initial, log_transition, log_likelihoods = primals
-        messages = forward(*primals, method=method)
-        statistics = _statistics(messages, log_transition, log_likelihoods, method)
-        expected = (statistics.state_probs[0], statistics.transition_counts, statistics.state_probs)
-        return _evidence(messages), sum(map(_inner_product, expected, tangents))
-
-    return value
-
-
-def _inner_product(weights, tangent):
-    """Sum of products in which a zero weight silences any tangent, as ``0 * log 0`` demands."""
-    return jnp.where(weights > 0, weights * tangent, 0.0).sum()
-
-
-_LOG_NORMALIZERS = {"sequential": _with_rule("sequential"), "parallel": _with_rule("parallel")}
 
 
 def left_out(log_initial, log_transition, log_likelihoods, *, method="auto") -> Float[Array, " T"]:

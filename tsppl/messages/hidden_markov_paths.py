@@ -4,15 +4,20 @@ Notation as in :mod:`tsppl.messages.hidden_markov`. Both backtraces have the sam
 possible next state to the state before it, followed from the last step to the first.
 """
 
+from functools import partial, reduce
+
 import jax
 import jax.numpy as jnp
 from jax import lax, random
 from jaxtyping import Array, Float, Int
 
+from tsppl.messages.certified import certified
 from tsppl.messages.hidden_markov import forward
+from tsppl.messages.hidden_markov_chunked_paths import chunked_most_likely_path, chunked_sample_path, pick
 from tsppl.messages.hidden_markov_parallel import parallel_forward
+from tsppl.messages.hidden_markov_scaled import scaled_forward
 from tsppl.messages.log_space import shift_by_largest
-from tsppl.messages.methods import resolve_method
+from tsppl.messages.methods import CHUNKED_BATCH, hidden_markov_method
 
 
 def sample_path(key, log_initial, log_transition, log_likelihoods, *, method="auto") -> Int[Array, " T"]:
@@ -23,22 +28,42 @@ def sample_path(key, log_initial, log_transition, log_likelihoods, *, method="au
         log_initial: log initial probabilities ``(K,)``.
         log_transition: log transition probabilities ``(K, K)`` or ``(T-1, K, K)``.
         log_likelihoods: ``(T, K)``.
-        method: ``"auto"``, ``"sequential"`` or ``"parallel"``; both use the same random numbers.
+        method: ``"auto"``, ``"sequential"``, ``"chunked"`` or ``"parallel"``; all use the same random numbers.
 
     Returns:
         int32 states ``(T,)``.
     """
+    method = hidden_markov_method(method, log_transition, log_likelihoods)
+    potentials = (log_initial, log_transition, log_likelihoods)
+    uniforms = random.uniform(key, log_likelihoods.shape[:1], log_likelihoods.dtype)
+    return _SAMPLERS[method](uniforms, *map(lax.stop_gradient, potentials))
+
+
+def _sample_in_log_space(uniforms, log_initial, log_transition, log_likelihoods, *, method):
     log_filtered = forward(log_initial, log_transition, log_likelihoods, method=method).log_filtered
-    num_steps, num_states = log_likelihoods.shape
-    last_key, noise_key = random.split(key)
-    last = random.categorical(last_key, log_filtered[-1]).astype(jnp.int32)
-    noise = random.gumbel(noise_key, (num_steps - 1, num_states), log_likelihoods.dtype)
 
-    def previous(log_filtered, noise, matrix):
-        """For each next state ``j``, a draw of the state before it; the noise is shared, so paths coalesce."""
-        return jnp.argmax(log_filtered[:, None] + matrix + noise[:, None], axis=0)
+    def previous(log_filtered, uniform, matrix):
+        """For each next state, a draw of the state before it; the number is shared, so paths coalesce."""
+        return pick(jnp.exp(shift_by_largest(log_filtered[:, None] + matrix, axis=0)), uniform, axis=0)
 
-    return _backtrace(previous, last, (log_filtered[:-1], noise), log_transition, method)
+    last = pick(jnp.exp(log_filtered[-1]), uniforms[-1], axis=0)
+    return _backtrace(previous, last, (log_filtered[:-1], uniforms[:-1]), log_transition, method)
+
+
+def _scaled_sample(uniforms, log_initial, log_transition, log_likelihoods):
+    scaled, vouched = scaled_forward(log_initial, log_transition, log_likelihoods)
+    filtered = scaled.predicted * scaled.likelihoods
+    into = jnp.swapaxes(jnp.exp(log_transition), -1, -2)
+
+    def step(state, inputs):
+        filtered, uniform, rows = inputs
+        state = pick(filtered * (into if rows is None else rows)[state], uniform, axis=0)
+        return state, state
+
+    last = pick(filtered[-1], uniforms[-1], axis=0)
+    rows = into if into.ndim == 3 else None
+    _, path = lax.scan(step, last, (filtered[:-1], uniforms[:-1], rows), reverse=True)
+    return jnp.append(path, last), vouched
 
 
 def most_likely_path(log_initial, log_transition, log_likelihoods, *, method="auto") -> Int[Array, " T"]:
@@ -47,29 +72,76 @@ def most_likely_path(log_initial, log_transition, log_likelihoods, *, method="au
     Arguments and result as in :func:`sample_path`. Scores are renormalised at every step, so that long float32
     sequences do not lose the difference between states. Ties go to the lower state.
     """
-    if resolve_method(method) == "parallel":
-        scores = parallel_forward(log_initial, log_transition, log_likelihoods, reduce=jnp.max)
-    else:
-        scores = _viterbi_scores(log_initial, log_transition, log_likelihoods)
+    method = hidden_markov_method(method, log_transition, log_likelihoods)
+    return _DECODERS[method](*map(lax.stop_gradient, (log_initial, log_transition, log_likelihoods)))
+
+
+def _parallel_most_likely_path(log_initial, log_transition, log_likelihoods):
+    scores = parallel_forward(log_initial, log_transition, log_likelihoods, reduce=jnp.max)
 
     def previous(score, matrix):
         return jnp.argmax(score[:, None] + matrix, axis=0)
 
     last = jnp.argmax(scores[-1]).astype(jnp.int32)
-    return _backtrace(previous, last, (scores[:-1],), log_transition, method)
+    return _backtrace(previous, last, (scores[:-1],), log_transition, "parallel")
+
+
+def _sequential_most_likely_path(log_initial, log_transition, log_likelihoods):
+    scores = _viterbi_scores(log_initial, log_transition, log_likelihoods)
+    last = jnp.argmax(scores[-1]).astype(jnp.int32)
+    if scores.shape[-1] <= LARGEST_TABLE:
+        return _follow(_predecessors(scores[:-1], log_transition), last)
+    into = jnp.swapaxes(log_transition, -1, -2)
+
+    def step(state, inputs):
+        score, rows = inputs
+        state = jnp.argmax(score + (into if rows is None else rows)[state]).astype(jnp.int32)
+        return state, state
+
+    _, path = lax.scan(step, last, (scores[:-1], into if into.ndim == 3 else None), reverse=True)
+    return jnp.append(path, last)
+
+
+LARGEST_TABLE = 16
+"""With more states than this the predecessors of all states cost more than a search at each step of the backtrace."""
 
 
 def _viterbi_scores(log_initial, log_transition, log_likelihoods) -> Float[Array, "T K"]:
+    """Score of the best path into each state, the best of all states being zero at every step."""
+    states = range(log_likelihoods.shape[1])
+    lowest = jnp.finfo(log_likelihoods.dtype).min
+
     def step(score, inputs):
         log_likelihood, matrix = inputs
         matrix = log_transition if matrix is None else matrix
-        score = shift_by_largest(jnp.max(score[:, None] + matrix, axis=0) + log_likelihood, axis=0)
-        return score, score
+        score -= jnp.maximum(score.max(), lowest)
+        # One maximum for each state, not a reduction: the compiler makes vector instructions of it.
+        best = reduce(jnp.maximum, [score[state] + matrix[state] for state in states])
+        return best + log_likelihood, score
 
-    first = shift_by_largest(log_initial + log_likelihoods[0], axis=0)
     rows = log_transition if log_transition.ndim == 3 else None
-    _, rest = lax.scan(step, first, (log_likelihoods[1:], rows))
-    return jnp.concatenate([first[None], rest])
+    last, scores = lax.scan(step, log_initial + log_likelihoods[0], (log_likelihoods[1:], rows))
+    return jnp.concatenate([scores, last[None]])
+
+
+def _predecessors(scores, log_transition):
+    """For every step and next state the state from which the best path comes, int32 ``(T-1, K)``."""
+    best = scores[:, 0, None] + log_transition[..., 0, :]
+    state = jnp.zeros(best.shape, jnp.int32)
+    for other in range(1, scores.shape[1]):
+        score = scores[:, other, None] + log_transition[..., other, :]
+        state = jnp.where(score > best, other, state)
+        best = jnp.maximum(score, best)
+    return state
+
+
+def _follow(tables, last) -> Int[Array, " T"]:
+    def step(state, table):
+        state = table[state]
+        return state, state
+
+    _, path = lax.scan(step, last, tables, reverse=True)
+    return jnp.append(path, last)
 
 
 def _backtrace(previous, last, inputs, log_transition, method) -> Int[Array, " T"]:
@@ -78,7 +150,7 @@ def _backtrace(previous, last, inputs, log_transition, method) -> Int[Array, " T
     def table(inputs, matrix):
         return previous(*inputs, log_transition if matrix is None else matrix).astype(jnp.int32)
 
-    if resolve_method(method) == "parallel":
+    if method == "parallel":
         tables = jax.vmap(table, in_axes=(0, None if rows is None else 0))(inputs, rows)
         maps = lax.associative_scan(
             lambda later, earlier: jnp.take_along_axis(earlier, later, -1), tables, reverse=True
@@ -117,3 +189,16 @@ def path_log_prob(log_initial, log_transition, path) -> Float[Array, " T"]:
     else:
         steps = log_transition[path[:-1], path[1:]]
     return jnp.append(log_initial[path[0]], steps)
+
+
+_sample_step_by_step = certified(_scaled_sample, partial(_sample_in_log_space, method="sequential"))
+_SAMPLERS = {
+    "sequential": _sample_step_by_step,
+    "chunked": certified(chunked_sample_path, _sample_step_by_step, largest_batch=CHUNKED_BATCH),
+    "parallel": partial(_sample_in_log_space, method="parallel"),
+}
+_DECODERS = {
+    "sequential": _sequential_most_likely_path,
+    "chunked": certified(chunked_most_likely_path, _sequential_most_likely_path, largest_batch=CHUNKED_BATCH),
+    "parallel": _parallel_most_likely_path,
+}

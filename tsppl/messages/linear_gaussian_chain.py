@@ -98,10 +98,20 @@ def simulate_chain(
         known: True = keep, ``(T,)``.
         method: both methods use the same random numbers.
     """
+    first_noise, noise = chain_noise(key, initial, dynamics, num_steps)
+    return chain_from_noise(first_noise, noise, initial, dynamics, values=values, known=known, method=method)
+
+
+def chain_noise(key, initial: Gaussian, dynamics: AffineGaussian, num_steps: int):
+    """Standard normal variates that drive a chain: of its first step and of the others, one row each."""
     first_key, rest_key = random.split(key)
-    dtype = initial.mean.dtype
-    first = initial.mean + initial.root @ random.normal(first_key, initial.root.shape[-1:], dtype)
-    noise = random.normal(rest_key, (num_steps - 1, dynamics.root.shape[-1]), dtype)
+    first = random.normal(first_key, initial.root.shape[-1:], initial.mean.dtype)
+    return first, random.normal(rest_key, (num_steps - 1, dynamics.root.shape[-1]), initial.mean.dtype)
+
+
+def chain_from_noise(first_noise, noise, initial, dynamics, *, values=None, known=None, method="auto"):
+    """The trajectory that given variates drive; see :func:`simulate_chain`."""
+    first = initial.mean + initial.root @ first_noise
     kept = None
     if known is not None:
         first = jnp.where(known[0], values[0], first)

@@ -6,6 +6,7 @@ chain, which is again an affine-Gaussian chain: marginals and draws are then tho
 inverted, so noise of lower dimension, and predictions that are singular, are exact.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from jax import lax, random
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float
 
+from tsppl.messages.certified import certified
 from tsppl.messages.linear_gaussian import (
     AffineGaussian,
     Gaussian,
@@ -29,11 +31,13 @@ from tsppl.messages.linear_gaussian import (
     split_time,
     tilt,
 )
-from tsppl.messages.linear_gaussian_chain import Marginals, chain_marginals, simulate_chain
+from tsppl.messages.linear_gaussian_chain import Marginals, chain_from_noise, chain_marginals, chain_noise
 from tsppl.messages.linear_gaussian_filter import kalman_filter
 from tsppl.messages.linear_gaussian_parallel import scan_elements, step_elements
 from tsppl.messages.linear_gaussian_roots import lower_root
-from tsppl.messages.methods import resolve_method
+from tsppl.messages.linear_gaussian_steady import num_transient_steps
+from tsppl.messages.linear_gaussian_steady_paths import steady_draw, steady_smoother
+from tsppl.messages.methods import linear_gaussian_method, resolve_method
 
 
 class Backward(NamedTuple):
@@ -93,7 +97,7 @@ def tilt_chain(
         initial: of the first step.
         dynamics: fields constant or with ``T - 1`` rows.
         information: one row for each of the ``T`` steps; a precision may be singular or zero.
-        method: ``"auto"``, ``"sequential"`` or ``"parallel"``.
+        method: ``"auto"``, ``"sequential"``, ``"chunked"`` or ``"parallel"``.
     """
     backward = backward_information(dynamics, later_rows(information), method=method)
     messages = _append(backward.messages, information.nothing())
@@ -132,9 +136,24 @@ def kalman_smoother(
 
     Arguments as in :func:`~tsppl.messages.kalman_filter`.
     """
+    method = linear_gaussian_method(method, dynamics, emission, len(values), observed)
+    if method == "chunked":
+        steady = partial(steady_smoother, num_transient_steps(len(values)))
+        return _certified(steady, _smoother)(initial, dynamics, emission, values)
+    return _smoother(initial, dynamics, emission, values, observed, method=method)
+
+
+def _smoother(initial, dynamics, emission, values, observed=None, *, method="sequential"):
     centre, posterior = _posterior_chain(initial, dynamics, emission, values, observed, method)
     marginals = chain_marginals(posterior.initial, posterior.dynamics, values.shape[0], method=method)
     return marginals._replace(means=centre + marginals.means)
+
+
+def _certified(fast, slow):
+    """As ``fast`` where it vouches for its answer, else as ``slow``; differentiated as ``slow``."""
+    function = jax.custom_jvp(certified(fast, slow))
+    function.defjvp(lambda arguments, tangents: jax.jvp(slow, arguments, tangents))
+    return function
 
 
 def sample_trajectory(
@@ -151,8 +170,17 @@ def sample_trajectory(
 
     Arguments as in :func:`~tsppl.messages.kalman_filter`, after a random key; both methods use the same random numbers.
     """
+    method = linear_gaussian_method(method, dynamics, emission, len(values), observed)
+    noise = chain_noise(key, initial, dynamics, len(values))
+    if method == "chunked":
+        steady = partial(steady_draw, num_transient_steps(len(values)))
+        return _certified(steady, _draw)(*noise, initial, dynamics, emission, values)
+    return _draw(*noise, initial, dynamics, emission, values, observed, method=method)
+
+
+def _draw(first_noise, noise, initial, dynamics, emission, values, observed=None, *, method="sequential"):
     centre, posterior = _posterior_chain(initial, dynamics, emission, values, observed, method)
-    return centre + simulate_chain(key, posterior.initial, posterior.dynamics, values.shape[0], method=method)
+    return centre + chain_from_noise(first_noise, noise, *posterior[:2], method=method)
 
 
 def kalman_left_out(

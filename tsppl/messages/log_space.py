@@ -6,7 +6,7 @@ from jax import lax
 
 def log_sum_exp(log_terms, axis):
     """``log(sum(exp(log_terms)))`` along ``axis``; ``-inf`` with zero gradient where all terms are ``-inf``."""
-    shift = _finite_largest(log_terms, axis)
+    shift = finite_largest(log_terms, axis)
     total = jnp.sum(jnp.exp(log_terms - shift), axis=axis, keepdims=True)
     result = jnp.where(total > 0, jnp.log(jnp.where(total > 0, total, 1.0)), -jnp.inf) + shift
     return jnp.squeeze(result, axis)
@@ -14,10 +14,11 @@ def log_sum_exp(log_terms, axis):
 
 def shift_by_largest(log_terms, axis):
     """``log_terms`` minus their largest along ``axis``; unchanged where all are ``-inf``."""
-    return log_terms - _finite_largest(log_terms, axis)
+    return log_terms - finite_largest(log_terms, axis)
 
 
-def _finite_largest(log_terms, axis):
+def finite_largest(log_terms, axis):
+    """The largest entry along ``axis``, which is kept with length one; zero where it is not finite. Not differentiated."""
     largest = lax.stop_gradient(jnp.max(log_terms, axis=axis, keepdims=True))
     return jnp.where(jnp.isfinite(largest), largest, 0.0)
 

@@ -1,0 +1,123 @@
+"""Hidden Markov statistics in probability space: each step scaled to sum to one (Rabiner 1989, section V.A).
+
+Several times faster than log space, and exact unless a probability that still matters falls below the smallest float.
+:func:`loses_nothing` recognises the chains for which that cannot happen; all others are left to log space, by
+:func:`tsppl.messages.certified.certified`. Notation as in :mod:`tsppl.messages.hidden_markov`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from tsppl.messages.log_space import finite_largest
+
+PAIR_BLOCK = 512
+
+
+class Scaled(NamedTuple):
+    """Forward pass in probability space.
+
+    ``likelihoods`` are divided by their largest in each step, whose logarithm is ``shifts``; ``predicted`` is
+    ``p(z_t | y_<t)`` and ``normalizers`` the sum over states of their product.
+    """
+
+    likelihoods: Float[Array, "T K"]
+    shifts: Float[Array, " T"]
+    predicted: Float[Array, "T K"]
+    normalizers: Float[Array, " T"]
+
+    @property
+    def filtered(self):
+        """``p(z_t | y_<=t)``."""
+        return self.predicted * self.likelihoods / self.normalizers[:, None]
+
+    @property
+    def log_normalizer(self):
+        return (jnp.log(self.normalizers) + self.shifts).sum()
+
+
+def scaled_forward(log_initial, log_transition, log_likelihoods):
+    """:class:`Scaled`, and whether nothing was lost."""
+    initial, transition = jnp.exp(log_initial), jnp.exp(log_transition)
+    shifts = finite_largest(log_likelihoods, axis=-1)
+    likelihoods = jnp.exp(log_likelihoods - shifts)
+
+    def condition(predicted, likelihood):
+        joint = predicted * likelihood
+        return joint / joint.sum()
+
+    def step(filtered, inputs):
+        likelihood, matrix = inputs
+        predicted = filtered @ (transition if matrix is None else matrix)
+        return condition(predicted, likelihood), predicted
+
+    rows = transition if transition.ndim == 3 else None
+    _, rest = lax.scan(step, condition(initial, likelihoods[0]), (likelihoods[1:], rows))
+    predicted = jnp.concatenate([initial[None], rest])
+    normalizers = (predicted * likelihoods).sum(-1)
+    vouched = loses_nothing(log_initial, log_transition, log_likelihoods, likelihoods, predicted, normalizers)
+    return Scaled(likelihoods, shifts[..., 0], predicted, normalizers), vouched
+
+
+def loses_nothing(log_initial, log_transition, log_likelihoods, likelihoods, predicted, normalizers):
+    """Whether underflow cannot have changed the evidence or the posterior: a sufficient condition, bool.
+
+    Let ``floor`` be the cube root of the smallest float. Either every transition has at least that probability: then
+    what a state below the smallest float could add to the evidence is at most ``floor`` of it, because all other states
+    reach the same future with probability ``floor`` or more. Or no positive probability fell below ``floor`` anywhere.
+    Axis 1 of the arrays with one entry for each step and state is that of the states.
+    """
+    floor = jnp.finfo(normalizers.dtype).tiny ** (1 / 3)
+    mixing = jnp.exp(log_transition).min() >= floor
+
+    def nothing_small():
+        impossible = (predicted == 0) | (log_likelihoods == -jnp.inf)
+        kept = (predicted * likelihoods >= floor * jnp.expand_dims(normalizers, 1)) | impossible
+        return kept.all() & _zero_or_above(log_initial, floor) & _zero_or_above(log_transition, floor)
+
+    return (normalizers >= floor).all() & lax.cond(mixing, lambda: True, nothing_small)
+
+
+def _zero_or_above(log_probs, floor):
+    return ((log_probs == -jnp.inf) | (jnp.exp(log_probs) >= floor)).all()
+
+
+def scaled_statistics(log_initial, log_transition, log_likelihoods):
+    """``((log p(y), its gradient), whether nothing was lost)``.
+
+    The gradient with respect to the three arguments is ``(state_probs[0], transition_counts, state_probs)``.
+    """
+    scaled, vouched = scaled_forward(log_initial, log_transition, log_likelihoods)
+    transition = jnp.exp(log_transition)
+    factors = scaled.likelihoods / scaled.normalizers[:, None]
+
+    def step(message, inputs):
+        factor, matrix = inputs
+        return (transition if matrix is None else matrix) @ (factor * message), message
+
+    rows = transition if transition.ndim == 3 else None
+    first, rest = lax.scan(step, jnp.ones_like(log_initial), (factors[1:], rows), reverse=True)
+    backward = jnp.concatenate([first[None], rest])
+    filtered = scaled.predicted * factors
+    state_probs = filtered * backward
+    # Equal to one but for rounding, which in float32 adds up over a long sequence.
+    total = state_probs.sum(-1, keepdims=True)
+    state_probs /= total
+    leaving, arriving = filtered[:-1] / total[:-1], (factors * backward)[1:]
+    if transition.ndim == 3:
+        counts = leaving[:, :, None] * transition * arriving[:, None, :]
+    else:
+        counts = transition * sum_of_outer_products(leaving, arriving)
+    return (scaled.log_normalizer, (state_probs[0], counts, state_probs)), vouched
+
+
+def sum_of_outer_products(left, right):
+    """``left.T @ right`` of two ``(T, K)`` arrays, in blocks: a float32 sum over the whole of a long axis loses digits."""
+    padding = -left.shape[0] % PAIR_BLOCK
+    if left.shape[0] < 2 * PAIR_BLOCK:
+        return left.T @ right
+    blocks = (jnp.pad(array, ((0, padding), (0, 0))).reshape(-1, PAIR_BLOCK, array.shape[1]) for array in (left, right))
+    return jax.vmap(lambda a, b: a.T @ b)(*blocks).sum(0)
