@@ -1,6 +1,7 @@
 """Probabilistic time series and point processes for NumPyro."""
 
 from tsppl import datasets as datasets, distributions as distributions, inference as inference, messages as messages
+from tsppl.cpu import configure_cpu as configure_cpu
 from tsppl.export import to_arviz as to_arviz
 from tsppl.forecast import complete as complete, forecast as forecast
 from tsppl.latents import posterior_latents as posterior_latents
