@@ -10,6 +10,7 @@ import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference import autoregressive as reference
 from tsppl.datasets import hamilton_gnp
+from tsppl.messages import autoregression
 
 K, L, N, T = 2, 2, 2, 6
 RNG = np.random.default_rng(0)
@@ -209,3 +210,22 @@ def test_hamilton_1989_through_an_expanded_chain():
         initial, expanded, dist.Normal(location, scale), num_steps=len(growth) - 4, time_varying=("emission",)
     )
     assert float(model.log_prob(growth[4:])) == pytest.approx(-181.26339, abs=1e-5)
+
+
+@pytest.mark.parametrize("numbers", [1, 12, 10**6])
+def test_means_are_the_same_however_the_series_is_cut(numbers, monkeypatch):
+    monkeypatch.setattr(autoregression, "LAGGED_NUMBERS", numbers)
+    rng = np.random.default_rng(5)
+    weights, values = rng.normal(size=(3, 4, 2, 2)), rng.normal(size=(7, 2))
+    padded = np.concatenate([np.zeros((4, 2)), values])
+    desired = sum(np.einsum("kij,tj->tki", weights[:, lag], padded[3 - lag : 10 - lag]) for lag in range(4))
+
+    def means(weights, values):
+        return autoregression.conditional_means(weights, values)
+
+    assert_allclose(means(jnp.asarray(weights), jnp.asarray(values)), desired)
+    varying = jnp.broadcast_to(weights, (7, 3, 4, 2, 2))
+    assert_allclose(means(varying, jnp.asarray(values)), desired)
+    gradient = jax.grad(lambda w: means(w, jnp.asarray(values)).sum())(jnp.asarray(weights))
+    by_lag = np.stack([padded[3 - lag : 10 - lag].sum(0) for lag in range(4)])
+    assert_allclose(gradient, np.broadcast_to(by_lag[None, :, None], weights.shape))

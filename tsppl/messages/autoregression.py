@@ -14,21 +14,41 @@ from tsppl.messages.hidden_markov import backward, forward
 from tsppl.messages.log_space import log_sum_exp
 
 MAX_LEFT_OUT_PATHS = 1024
+LAGGED_NUMBERS = 2**21
 
 
 def conditional_means(weights, values) -> Float[Array, "T K N"]:
     """``sum_l weights[k, l] @ y[t-1-l]`` for every step and state, with zeros before the start of the series.
 
-    Summed lag by lag, so that no copy of the data with a lag axis is made.
+    One matrix product over lags and components, in stretches of the series, so that the copy of the data with a lag
+    axis stays small.
     """
-    num_lags, num_steps = weights.shape[-3], values.shape[0]
-    lagged = jnp.concatenate([jnp.zeros((num_lags,) + values.shape[1:], values.dtype), values])
-    subscripts = "tkij,tj->tki" if weights.ndim == 5 else "kij,tj->tki"
-    terms = (
-        jnp.einsum(subscripts, weights[..., lag, :, :], lagged[num_lags - 1 - lag : num_lags - 1 - lag + num_steps])
+    num_lags, size, num_steps = weights.shape[-3], weights.shape[-1], values.shape[0]
+    if weights.ndim == 5:
+        return _means_of_varying_weights(weights, values)
+    stretch = min(num_steps, max(1, LAGGED_NUMBERS // (num_lags * size)))
+    starts = np.arange(0, num_steps, stretch)
+    padded = jnp.pad(values, ((num_lags, len(starts) * stretch - num_steps), (0, 0)))
+    table = weights.transpose(1, 3, 0, 2).reshape(num_lags * size, -1)
+
+    def means(start):
+        """Of the steps from ``start`` to the end of a stretch."""
+        rows = lax.dynamic_slice_in_dim(padded, start, stretch + num_lags - 1)
+        lags = [rows[num_lags - 1 - lag : num_lags - 1 - lag + stretch] for lag in range(num_lags)]
+        return jnp.concatenate(lags, axis=-1) @ table
+
+    together = means(0)[None] if len(starts) == 1 else lax.map(means, jnp.asarray(starts))
+    return together.reshape(-1, weights.shape[0], size)[:num_steps]
+
+
+def _means_of_varying_weights(weights, values):
+    """Summed lag by lag: the weights themselves are larger than any copy of the data."""
+    num_steps, _, num_lags = weights.shape[:3]
+    lagged = jnp.pad(values, ((num_lags, 0), (0, 0)))
+    return sum(
+        jnp.einsum("tkij,tj->tki", weights[:, :, lag], lagged[num_lags - 1 - lag : num_lags - 1 - lag + num_steps])
         for lag in range(num_lags)
     )
-    return sum(terms)
 
 
 def continue_series(log_initial, log_transition_at, weights, noise, state_noise, values, states, *, first, num_given):
