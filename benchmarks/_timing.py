@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 OURS = "tsppl"
-COMPILED = (OURS, "dynamax")
+COMPILED = (OURS, "dynamax", "numpyro")
 RESULTS = Path(__file__).parent / "results.md"
 TURN_SECONDS = 0.002
 MAX_CALLS = 100
@@ -58,7 +58,10 @@ class Comparison(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """``peers`` maps a library to the dtypes it has; ``comparisons(case, dtype, libraries)`` builds the operations."""
+    """``peers`` maps a library to the dtypes it has; ``comparisons(case, dtype, libraries)`` builds the operations.
+
+    ``forms`` are other ways of this library to do the same, compared like peers.
+    """
 
     title: str
     size_name: str
@@ -67,6 +70,7 @@ class Benchmark(NamedTuple):
     full_cases: tuple[Case, ...]
     comparisons: Callable[[Case, str, list[str]], Iterable[Comparison]]
     notes: str = ""
+    forms: tuple[str, ...] = ()
 
 
 def compare(entries: dict[str, Entry], seconds: float, min_rounds: int) -> dict[str, Timing]:
@@ -123,6 +127,9 @@ def run(benchmark: Benchmark) -> None:
     parser = argparse.ArgumentParser(description=benchmark.title)
     parser.add_argument("--quick", action="store_true", help="a small grid, under a minute; results are only printed")
     parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"), default=["float32", "float64"])
+    parser.add_argument(
+        "--operations", nargs="+", metavar="NAME", help="only these operations, as the tables name them"
+    )
     options = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
     installed = [name for name in benchmark.peers if importlib.util.find_spec(name)]
@@ -131,18 +138,18 @@ def run(benchmark: Benchmark) -> None:
     heading = f"{benchmark.title}, XLA flags: {flags}"
     parts = [_emit("\n".join([f"## {heading}\n", _environment(installed), *left_out, benchmark.notes]).rstrip() + "\n")]
     for dtype in options.dtype:
-        parts += [_emit(f"### {dtype}\n"), *_table(benchmark, dtype, installed, options.quick)]
+        parts += [_emit(f"### {dtype}\n"), *_table(benchmark, dtype, installed, options.quick, options.operations)]
     if not options.quick:
         write_section(heading, "\n".join(parts))
         print(f"Written to {RESULTS.relative_to(Path.cwd()) if RESULTS.is_relative_to(Path.cwd()) else RESULTS}")
 
 
-def _table(benchmark, dtype, installed, quick):
+def _table(benchmark, dtype, installed, quick, chosen):
     """Lines of one dtype's table, and a summary for each peer; printed as they come."""
     jax.config.update("jax_enable_x64", dtype == "float64")
     jax.block_until_ready(jax.jit(jnp.sin)(jnp.ones(3)))
-    peers = [name for name in installed if dtype in benchmark.peers[name]]
-    compiled = [name for name in [OURS, *peers] if name in COMPILED]
+    peers = [name for name in installed if dtype in benchmark.peers[name]] + list(benchmark.forms)
+    compiled = [name for name in [OURS, *peers] if name in COMPILED + benchmark.forms]
     columns = ["operation", benchmark.size_name, "T", "batch", *(f"{name}, ns/step" for name in [OURS, *peers])]
     columns += [f"{name} / {OURS}" for name in peers] + [f"{name} compile, s" for name in compiled]
     rule = "|---" + "|---:" * (len(columns) - 1) + "|"
@@ -150,6 +157,8 @@ def _table(benchmark, dtype, installed, quick):
     ratios = {name: {} for name in peers}
     for case in benchmark.quick_cases if quick else benchmark.full_cases:
         for operation, entries, check in benchmark.comparisons(case, dtype, [OURS, *peers]):
+            if chosen and operation not in chosen:
+                continue
             timings = compare(entries, *((0.1, 3) if quick else (0.6, 3)))
             check({name: timing.output for name, timing in timings.items()})
             relative = {n: timings[n].seconds / timings[OURS].seconds for n in peers if n in timings}
@@ -159,7 +168,7 @@ def _table(benchmark, dtype, installed, quick):
             per_step = 1e9 / (case.num_steps * case.batch)
             cells += [_number(timings[n].seconds * per_step) if n in timings else "none" for n in [OURS, *peers]]
             cells += [f"{relative[n]:.2f}" if n in relative else "" for n in peers]
-            cells += [f"{timings[n].compile_seconds:.2f}" for n in compiled]
+            cells += [f"{timings[n].compile_seconds:.2f}" if n in timings else "" for n in compiled]
             lines.append(_emit(_row(cells)))
     return lines + [_emit("")] + [_emit(_summary(name, values)) for name, values in ratios.items()]
 

@@ -1,14 +1,21 @@
-"""Hidden Markov messages beside dynamax and hmmlearn.
+"""Hidden Markov messages beside dynamax, hmmlearn and NumPyro.
 
 All libraries get the same probabilities and the same log-likelihoods, and return the same quantities. hmmlearn has
-float64 only and no gradient: its E-step, which gives the same numbers, stands for it.
+float64 only and no gradient: its E-step, which gives the same numbers, stands for it. The operation "model, value and
+gradient" is a distribution of this library beside NumPyro's ``scan`` with enumeration: Gaussian emissions, the gradient
+with respect to probabilities and means.
 """
+
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 from _timing import OURS, Benchmark, Case, Comparison, Entry, assert_close, run
 
+from tsppl.distributions import HiddenMarkov
 from tsppl.messages import log_normalizer, most_likely_path, sample_path, smooth
 
 OPERATIONS = ("value", "value and gradient", "smoother", "FFBS", "Viterbi")
@@ -112,6 +119,37 @@ def hmmlearn_entry(operation, initial, transition, log_likelihoods):
     )
 
 
+def model_entries(case, dtype):
+    """The same model as a distribution of this library and as a NumPyro program whose states are enumerated."""
+    initial, transition, _ = simulate(case._replace(num_steps=2), dtype)
+    means = np.linspace(-2, 2, case.size).astype(dtype)
+    values = np.random.default_rng(1).normal(scale=2, size=case.num_steps).astype(dtype)
+    arguments = tuple(map(jnp.asarray, (initial, transition, means, values)))
+
+    def ours(initial, transition, means, values):
+        emission = dist.Normal(means, 1.0)
+        return HiddenMarkov(initial, transition, emission, num_steps=len(values), validate_args=False).log_prob(values)
+
+    def enumerated(initial, transition, means, values):
+        from numpyro.contrib.control_flow import scan
+        from numpyro.contrib.funsor import enum
+        from numpyro.contrib.funsor.infer_util import log_density
+
+        rows = jnp.concatenate([initial[None], transition])
+
+        def step(row, value):
+            state = numpyro.sample("state", dist.Categorical(rows[row]), infer={"enumerate": "parallel"})
+            numpyro.sample("value", dist.Normal(means[state], 1.0), obs=value)
+            return state + 1, None
+
+        return log_density(enum(lambda: scan(step, 0, values), -1), (), {}, {})[0]
+
+    return {
+        name: Entry(jax.jit(jax.value_and_grad(function, argnums=(0, 1, 2))), arguments)
+        for name, function in ((OURS, ours), ("numpyro", enumerated))
+    }
+
+
 def path_score(data, paths):
     """Total log probability of paths and data, in float64."""
     initial, transition, log_likelihoods = (np.asarray(array, np.float64) for array in data)
@@ -148,22 +186,30 @@ def comparisons(case, dtype, libraries):
         if "hmmlearn" in libraries and operation != "FFBS":
             entries["hmmlearn"] = hmmlearn_entry(operation, *data)
         yield Comparison(operation, entries, lambda outputs, operation=operation: check(operation, outputs))
+    if case.batch == 1 and case.size <= 10 and "numpyro" in libraries and find_spec("funsor"):
+        operation = "model, value and gradient"
+        entries = model_entries(case, dtype)
+        yield Comparison(operation, entries, lambda outputs: check(operation, outputs))
 
 
 BENCHMARK = Benchmark(
     title="Hidden Markov models",
     size_name="K",
-    peers={"dynamax": ("float32", "float64"), "hmmlearn": ("float64",)},
+    peers={
+        "dynamax": ("float32", "float64"),
+        "hmmlearn": ("float64",),
+        "numpyro": ("float32", "float64"),
+    },
     quick_cases=(Case(2, 1_000, 1), Case(10, 1_000, 1), Case(4, 1_000, 16)),
     full_cases=(
         *(Case(size, 1_000, 1) for size in (2, 4, 10, 50)),
         *(Case(size, 100_000, 1) for size in (2, 4, 10)),
-        Case(50, 10_000, 1),
+        Case(50, 20_000, 1),
         *(Case(size, 1_000, 256) for size in (2, 4, 10)),
         Case(50, 100, 256),
     ),
     comparisons=comparisons,
-    notes="To bound the run, K = 50 has a tenth of the steps of the other sizes, except at T = 1,000 and batch 1.",
+    notes="To bound the run, K = 50 has 20,000 steps where others have 100,000, and 100 where others have a batch of 1,000.",
 )
 
 if __name__ == "__main__":

@@ -53,15 +53,17 @@ def simulate(case, dtype):
     return Model(*(array.astype(dtype) for array in model)), np.ascontiguousarray(values.swapaxes(0, 1), dtype)
 
 
-def tsppl_functions():
-    def parts(model):
-        zeros = [jnp.zeros_like(matrix[:, 0]) for matrix in (model.weights, model.emission_matrix)]
-        return (
-            Gaussian(model.initial_mean, model.initial_root),
-            AffineGaussian(model.weights, zeros[0], model.noise_root),
-            AffineGaussian(model.emission_matrix, zeros[1], model.emission_root),
-        )
+def parts(model):
+    """Initial, dynamics and emission, as this library takes them."""
+    zeros = [jnp.zeros_like(matrix[:, 0]) for matrix in (model.weights, model.emission_matrix)]
+    return (
+        Gaussian(model.initial_mean, model.initial_root),
+        AffineGaussian(model.weights, zeros[0], model.noise_root),
+        AffineGaussian(model.emission_matrix, zeros[1], model.emission_root),
+    )
 
+
+def tsppl_functions():
     def smoother(key, model, values):
         marginals = kalman_smoother(*parts(model), values)
         return marginals.means, marginals.scale_trils

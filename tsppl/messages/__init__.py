@@ -33,3 +33,12 @@ from tsppl.messages.linear_gaussian_smoother import (
     sample_trajectory as sample_trajectory,
     tilt_chain as tilt_chain,
 )
+from tsppl.messages.sharded_hidden_markov import (
+    sharded_log_normalizer as sharded_log_normalizer,
+    sharded_smooth as sharded_smooth,
+)
+from tsppl.messages.sharded_linear_gaussian import (
+    sharded_kalman_filter as sharded_kalman_filter,
+    sharded_kalman_log_likelihood as sharded_kalman_log_likelihood,
+    sharded_kalman_smoother as sharded_kalman_smoother,
+)

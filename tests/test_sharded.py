@@ -1,0 +1,81 @@
+"""Sequences divided over eight devices, and over two processes, against one device."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.sharded_worker import CHECKS, SLOW_CHECKS
+
+ROOT = Path(__file__).parent.parent
+
+
+def start(arguments, num_devices):
+    quick_to_compile = "--xla_backend_optimization_level=0"
+    flags = (os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={num_devices}", quick_to_compile)
+    environment = os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
+    command = [sys.executable, "-m", "tests.sharded_worker", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@cache
+def results(names):
+    """The traceback, or None, of every one of these checks, all run in one process with eight devices."""
+    output, errors = start(["checks", *names], num_devices=8).communicate(timeout=600)
+    assert output, errors[-3000:]
+    return json.loads(output.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_over_eight_devices(name):
+    failure = results(tuple(CHECKS))[name]
+    assert failure is None, failure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW_CHECKS)
+def test_over_eight_devices_slowly(name):
+    failure = results(tuple(SLOW_CHECKS))[name]
+    assert failure is None, failure
+
+
+@pytest.mark.slow
+def test_over_two_processes():
+    try:
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            port = probe.getsockname()[1]
+    except OSError as error:
+        pytest.skip(f"two processes meet at a local socket, and none can be opened: {error}")
+    workers = [start(["process", str(index), str(port)], num_devices=2) for index in range(2)]
+    try:
+        errors = [worker.communicate(timeout=300)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    for worker, error in zip(workers, errors, strict=True):
+        assert worker.returncode == 0, error[-3000:]
+
+
+@pytest.mark.slow
+def test_tutorial_agrees_with_one_device(tmp_path):
+    script = ROOT / "tutorials" / "several_devices.py"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "8 devices" in run.stdout
+    differences = [float(number) for number in re.findall(r"largest difference.*: (\S+)", run.stdout)]
+    assert len(differences) == 4
+    assert max(differences) < 1e-9
+    for one, other in re.findall(r"log-likelihood (\S+), on one device (\S+)", run.stdout):
+        assert one == other
