@@ -20,7 +20,7 @@ from tsppl.messages.hidden_markov_chunked_paths import (
     chunked_sample_path,
     pick,
 )
-from tsppl.messages.hidden_markov_scaled import scaled_statistics, sum_of_outer_products
+from tsppl.messages.hidden_markov_scaled import scaled_statistics
 
 NUM_STEPS = 20_011  # not a multiple of the number of chunks
 INITIAL = np.array([0.5, 0.3, 0.2])
@@ -259,11 +259,3 @@ def test_a_million_steps_in_float32(method):
     assert memory.temp_size_in_bytes < 12 * single[2].nbytes
     counts = [gradient(*arrays, method=method) for arrays in (single, double)]
     assert abs(counts[0] / counts[1] - 1).max() < 1e-3
-
-
-def test_sums_over_a_long_axis_keep_their_digits():
-    """One product over the whole axis is wrong in the third digit."""
-    sure = jnp.array([0.99995, 0.00005], jnp.float32)
-    rows = jnp.where(random.bernoulli(random.key(0), shape=(1_000_003, 1)), sure, sure[::-1])
-    desired = np.asarray(rows, float).T @ np.asarray(rows, float)
-    assert_allclose(jax.jit(sum_of_outer_products)(rows, rows), desired, rtol=2e-5)

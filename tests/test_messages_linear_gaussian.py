@@ -27,6 +27,7 @@ from tsppl.messages.linear_gaussian_smoother import kalman_left_out, kalman_smoo
 
 T, D, N = 6, 3, 2
 METHODS = ("sequential", "parallel")
+BOTH = ("sequential", pytest.param("parallel", marks=pytest.mark.slow))  # associative scans are slow to compile
 
 
 def covariance(root):
@@ -75,7 +76,7 @@ def answers(*arguments, method="auto"):
     return [function(*arguments, method=method) for function in (kalman_filter, kalman_smoother, kalman_left_out)]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BOTH)
 @pytest.mark.parametrize("case", CASES)
 def test_messages_equal_the_dense_joint_gaussian(case, method):
     initial, dynamics, emission, values, observed = make_model(**CASES[case])
@@ -96,7 +97,7 @@ def test_messages_equal_the_dense_joint_gaussian(case, method):
     assert (jnp.diagonal(smoothed.scale_trils, axis1=-2, axis2=-1) >= 0).all()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BOTH)
 def test_full_data_and_a_large_initial_mean(method):
     initial, dynamics, emission, values, observed = make_model(4, offset=1e6)
     everything = np.ones((T, N), bool)
@@ -107,7 +108,7 @@ def test_full_data_and_a_large_initial_mean(method):
     assert_allclose(smoothed.means, blocks(*dense.posterior(np.asarray(values), everything), D)[0], rtol=1e-12)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BOTH)
 def test_one_step(method):
     initial, dynamics, emission, values, _ = make_model(0)
     emission = emission._replace(bias=emission.bias[0])
@@ -145,7 +146,7 @@ def test_draws_have_the_posterior_moments(case, key):
     assert np.abs((np.cov(flat.T) - expected) / floor).max() < 8 / np.sqrt(len(keys))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BOTH)
 @pytest.mark.parametrize("case", ["full noise", "one driving noise", "time-varying"])
 def test_tilted_chain_equals_the_dense_product(case, method):
     initial, dynamics, *_ = make_model(**CASES[case])
@@ -179,7 +180,7 @@ def test_tilted_chain_equals_the_dense_product(case, method):
     assert_allclose(marginals.cross_covariances, cross_covariances)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BOTH)
 def test_tilting_by_nothing_changes_nothing(method):
     initial, dynamics, *_ = make_model(0)
     nothing = InformationMatrix(jnp.zeros((T, D, D)), jnp.zeros((T, D)))
@@ -299,6 +300,7 @@ def test_gradients_with_singular_noise_and_missing_data(build, parameters):
     check_grads(posterior, (parameters,), 1, modes=("rev",), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_second_derivatives_and_the_parallel_gradient():
     generator = np.random.default_rng(10)
     values = jnp.asarray(generator.normal(size=(5, 1)))

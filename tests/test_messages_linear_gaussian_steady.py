@@ -10,12 +10,12 @@ from jax import random
 
 from tests.helpers import assert_allclose
 from tsppl.messages import AffineGaussian, Gaussian, kalman_filter, kalman_log_likelihood
-from tsppl.messages.linear_gaussian_adjoint import summed_products
 from tsppl.messages.linear_gaussian_lanes import lanes_value
 from tsppl.messages.linear_gaussian_recurrence import constant_recurrence, varying_recurrence
 from tsppl.messages.linear_gaussian_smoother import kalman_smoother, sample_trajectory
 from tsppl.messages.linear_gaussian_steady import steady_value
 from tsppl.messages.methods import linear_gaussian_method
+from tsppl.messages.summation import summed_products
 
 T = 300
 NAMES = ("regular", "one driving noise", "more channels")
@@ -84,6 +84,7 @@ def test_smoother_and_draws_equal_the_sequential_ones(name, key):
     assert_allclose(draw, expected_draw, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_first_and_second_derivatives_in_both_modes(key):
     """Along a line in all parameters, where everything is a number; and of a smoother and a draw."""
     model = make_model("regular")

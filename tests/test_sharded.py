@@ -34,6 +34,7 @@ def results(names):
     return json.loads(output.splitlines()[-1])
 
 
+@pytest.mark.xdist_group("eight devices")
 @pytest.mark.parametrize("name", CHECKS)
 def test_over_eight_devices(name):
     failure = results(tuple(CHECKS))[name]
@@ -41,6 +42,7 @@ def test_over_eight_devices(name):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("eight devices, slowly")
 @pytest.mark.parametrize("name", SLOW_CHECKS)
 def test_over_eight_devices_slowly(name):
     failure = results(tuple(SLOW_CHECKS))[name]

@@ -45,6 +45,7 @@ def small_model():
     numpyro.sample("y", dist.Poisson(transition_probs @ rate).to_event(1), obs=jnp.array([1, 2, 3]))
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_chains_start_where_they_were_told():
     params = starting_params(small_model, STARTS)

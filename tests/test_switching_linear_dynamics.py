@@ -107,6 +107,7 @@ def test_forecast_and_simulation_follow_the_model(transitions):
         assert_allclose(first_move.mean(), np.exp(probs).mean(), atol=0.02)
 
 
+@pytest.mark.slow
 def test_it_is_a_latent_site_for_nuts():
     emission = jnp.asarray(RNG.normal(size=(4, D)))
     observed = TRAJECTORY @ emission.T

@@ -13,7 +13,6 @@ sums over them (Koopman and Shephard 1992): nothing is differentiated through a 
 innovations is inverted, so that singular ones are exact.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -31,6 +30,7 @@ from tsppl.messages.linear_gaussian import (
     split_time,
 )
 from tsppl.messages.linear_gaussian_roots import lower_root, square, transpose
+from tsppl.messages.summation import summed_products
 
 
 class Gains(NamedTuple):
@@ -174,16 +174,6 @@ def observation_slopes(gains: Gains, whitened, after):
 def smoothing_steps(gains: Gains, slopes):
     """Smoothed minus predicted means, given the derivatives with respect to the predicted means."""
     return times(gains.predicted, times(transpose(gains.predicted), slopes))
-
-
-def summed_products(left: Float[Array, "S A"], right: Float[Array, "S B"]) -> Float[Array, "A B"]:
-    """``left.T @ right``, summed in two levels: in float32 a long product rounds off more than a gradient can spare."""
-    block = math.isqrt(len(left)) + 1
-
-    def blocks(rows):
-        return jnp.pad(rows, ((0, block**2 - len(rows)), (0, 0))).reshape(block, block, rows.shape[1])
-
-    return (transpose(blocks(left)) @ blocks(right)).sum(0)
 
 
 def assemble(initial, dynamics, emission, slopes, shifts, smoothed, curvature, corrections: Scores):
