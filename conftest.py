@@ -1,5 +1,6 @@
 """Settings for tests and doctests, made before any JAX array exists."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -13,3 +14,4 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llv
 import jax  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
+gc.set_threshold(200_000, 50, 100)  # tracing makes many objects, and looking through them all costs more than it frees

@@ -159,7 +159,7 @@ def _table(benchmark, dtype, installed, quick, chosen):
         for operation, entries, check in benchmark.comparisons(case, dtype, [OURS, *peers]):
             if chosen and operation not in chosen:
                 continue
-            timings = compare(entries, *((0.1, 3) if quick else (0.6, 3)))
+            timings = compare(entries, *((0.1, 3) if quick else (0.4, 3)))
             check({name: timing.output for name, timing in timings.items()})
             relative = {n: timings[n].seconds / timings[OURS].seconds for n in peers if n in timings}
             for name, ratio in relative.items():

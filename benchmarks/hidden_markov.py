@@ -180,6 +180,11 @@ def comparisons(case, dtype, libraries):
         for name, output in outputs.items():
             assert_close(f"{operation}: {name} and {OURS}, {case}", outputs[OURS], output, TOLERANCE[dtype])
 
+    def check_model(outputs):
+        """Looser: a float32 gradient by differentiating a long loop is wrong in the third digit."""
+        tolerance = 10 * TOLERANCE[dtype]
+        assert_close(f"model: numpyro and {OURS}, {case}", outputs[OURS], outputs["numpyro"], tolerance)
+
     functions = {OURS: tsppl_functions()} | ({"dynamax": dynamax_functions()} if "dynamax" in libraries else {})
     for operation in OPERATIONS:
         entries = {name: jax_entry(functions[name], operation, key, data, case.batch) for name in functions}
@@ -188,8 +193,7 @@ def comparisons(case, dtype, libraries):
         yield Comparison(operation, entries, lambda outputs, operation=operation: check(operation, outputs))
     if case.batch == 1 and case.size <= 10 and "numpyro" in libraries and find_spec("funsor"):
         operation = "model, value and gradient"
-        entries = model_entries(case, dtype)
-        yield Comparison(operation, entries, lambda outputs: check(operation, outputs))
+        yield Comparison(operation, model_entries(case, dtype), check_model)
 
 
 BENCHMARK = Benchmark(

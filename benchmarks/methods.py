@@ -62,10 +62,10 @@ BENCHMARK = Benchmark(
     forms=FORMS,
     quick_cases=(Case(2, 1_000, 1), Case(4, 10_000, 1)),
     full_cases=(
-        *(Case(size, num_steps, 1) for num_steps in (200, 1_000, 10_000, 100_000) for size in (2, 4, 10)),
+        *(Case(size, num_steps, 1) for num_steps in (1_000, 100_000) for size in (2, 4, 10)),
         Case(50, 20_000, 1),
-        *(Case(size, 20_000, 4) for size in (2, 4, 10)),
-        *(Case(size, 1_000, 256) for size in (2, 4, 10)),
+        Case(4, 20_000, 4),
+        *(Case(size, 1_000, 256) for size in (4, 10)),
     ),
     comparisons=comparisons,
 )

@@ -213,6 +213,7 @@ def test_gradient_with_impossible_states_is_the_expected_statistics(name, method
     assert_allclose(gradient, (state_probs[0], reference.pair_marginals(*potentials).sum(0), state_probs))
 
 
+@pytest.mark.parametrize("method", ["sequential", pytest.param("parallel", marks=pytest.mark.slow)])
 def test_second_derivatives_are_finite_with_impossible_states(method):
     potentials = CASES["impossible states"]
     possible = [np.isfinite(array) for array in potentials]

@@ -206,8 +206,7 @@ def test_both_guesses_of_a_decoder_are_checked():
     assert not _backtrace(mindful, jnp.int32(1), 120)[1]
 
 
-def test_many_states_are_searched_step_by_step():
-    """Beyond 16 states the backtrace has another form."""
+def test_most_likely_path_of_many_states():
     rng = np.random.default_rng(2)
     arrays = np.log(rng.dirichlet(np.ones(20))), np.log(rng.dirichlet(np.ones(20), 20)), rng.normal(size=(6, 20))
     path = np.asarray(messages.most_likely_path(*map(jnp.asarray, arrays)))

@@ -273,9 +273,9 @@ def seasonal(parameters):
 @pytest.mark.parametrize(
     ("build", "parameters"),
     [
-        (companion, (np.array([0.5, 0.3]), 0.4, 0.7, 0.3)),
+        pytest.param(companion, (np.array([0.5, 0.3]), 0.4, 0.7, 0.3), marks=pytest.mark.slow),
         (companion, (np.array([0.5, 0.0]), 0.0, 0.7, 0.3)),
-        (seasonal, (np.array([0.5, 0.2]), 0.3)),
+        pytest.param(seasonal, (np.array([0.5, 0.2]), 0.3), marks=pytest.mark.slow),
         (seasonal, (np.array([0.5, 0.0]), 0.3)),
     ],
     ids=["companion", "companion, singular prediction", "seasonal", "seasonal, a noise of zero"],

@@ -6,7 +6,6 @@ import re
 import socket
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,6 @@ def start(arguments, num_devices):
     )
 
 
-@cache
 def results(names):
     """The traceback, or None, of every one of these checks, all run in one process with eight devices."""
     output, errors = start(["checks", *names], num_devices=8).communicate(timeout=600)
@@ -34,19 +32,15 @@ def results(names):
     return json.loads(output.splitlines()[-1])
 
 
-@pytest.mark.xdist_group("eight devices")
-@pytest.mark.parametrize("name", CHECKS)
-def test_over_eight_devices(name):
-    failure = results(tuple(CHECKS))[name]
-    assert failure is None, failure
+def test_over_eight_devices():
+    failures = {name: failure for name, failure in results(tuple(CHECKS)).items() if failure is not None}
+    assert not failures, "\n".join(f"{name}: {failure}" for name, failure in failures.items())
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("eight devices, slowly")
-@pytest.mark.parametrize("name", SLOW_CHECKS)
-def test_over_eight_devices_slowly(name):
-    failure = results(tuple(SLOW_CHECKS))[name]
-    assert failure is None, failure
+def test_over_eight_devices_slowly():
+    failures = {name: failure for name, failure in results(tuple(SLOW_CHECKS)).items() if failure is not None}
+    assert not failures, "\n".join(f"{name}: {failure}" for name, failure in failures.items())
 
 
 @pytest.mark.slow

@@ -90,7 +90,11 @@ def test_sum_over_states_of_the_chains_is_the_density():
     assert_allclose(build().log_prob(TRAJECTORY), total)
 
 
-@pytest.mark.parametrize("transitions", [TRANSITION, RECURRENT], ids=["constant", "recurrent"])
+@pytest.mark.parametrize(
+    "transitions",
+    [pytest.param(TRANSITION, marks=pytest.mark.slow), RECURRENT],
+    ids=["constant", "recurrent"],
+)
 def test_forecast_and_simulation_follow_the_model(transitions):
     model = build(transitions)
     ahead = model.expand((20_000,)).forecast(jax.random.key(3), TRAJECTORY, 2)

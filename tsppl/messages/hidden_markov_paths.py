@@ -89,8 +89,6 @@ def _parallel_most_likely_path(log_initial, log_transition, log_likelihoods):
 def _sequential_most_likely_path(log_initial, log_transition, log_likelihoods):
     scores = _viterbi_scores(log_initial, log_transition, log_likelihoods)
     last = jnp.argmax(scores[-1]).astype(jnp.int32)
-    if scores.shape[-1] <= LARGEST_TABLE:
-        return _follow(_predecessors(scores[:-1], log_transition), last)
     into = jnp.swapaxes(log_transition, -1, -2)
 
     def step(state, inputs):
@@ -100,10 +98,6 @@ def _sequential_most_likely_path(log_initial, log_transition, log_likelihoods):
 
     _, path = lax.scan(step, last, (scores[:-1], into if into.ndim == 3 else None), reverse=True)
     return jnp.append(path, last)
-
-
-LARGEST_TABLE = 16
-"""With more states than this the predecessors of all states cost more than a search at each step of the backtrace."""
 
 
 def _viterbi_scores(log_initial, log_transition, log_likelihoods) -> Float[Array, "T K"]:
@@ -122,26 +116,6 @@ def _viterbi_scores(log_initial, log_transition, log_likelihoods) -> Float[Array
     rows = log_transition if log_transition.ndim == 3 else None
     last, scores = lax.scan(step, log_initial + log_likelihoods[0], (log_likelihoods[1:], rows))
     return jnp.concatenate([scores, last[None]])
-
-
-def _predecessors(scores, log_transition):
-    """For every step and next state the state from which the best path comes, int32 ``(T-1, K)``."""
-    best = scores[:, 0, None] + log_transition[..., 0, :]
-    state = jnp.zeros(best.shape, jnp.int32)
-    for other in range(1, scores.shape[1]):
-        score = scores[:, other, None] + log_transition[..., other, :]
-        state = jnp.where(score > best, other, state)
-        best = jnp.maximum(score, best)
-    return state
-
-
-def _follow(tables, last) -> Int[Array, " T"]:
-    def step(state, table):
-        state = table[state]
-        return state, state
-
-    _, path = lax.scan(step, last, tables, reverse=True)
-    return jnp.append(path, last)
 
 
 def _backtrace(previous, last, inputs, log_transition, method) -> Int[Array, " T"]:
