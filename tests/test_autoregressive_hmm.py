@@ -121,7 +121,7 @@ def scalar_model(**options):
     "options",
     [
         {},
-        {"num_lags": 1, "initial": dist.Normal(0.5, 2.0)},
+        pytest.param({"num_lags": 1, "initial": dist.Normal(0.5, 2.0)}, marks=pytest.mark.slow),
         {"num_lags": 1, "mask": np.array([True, True, True, False, True, True])},
         {"num_conditioned": 3},
     ],

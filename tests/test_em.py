@@ -285,7 +285,7 @@ CLIMBED = {
 }
 
 
-@pytest.mark.parametrize("name", CLIMBED)
+@pytest.mark.parametrize("name", ["multivariate normal", pytest.param("student", marks=pytest.mark.slow)])
 def test_climbs_steadily_to_a_mode_of_the_posterior(name):
     emission, value, priors = CLIMBED[name]
     mask = RNG.random(PAIRS.shape) > 0.2 if value.ndim == 3 else LONG_MASK
@@ -297,6 +297,7 @@ def test_climbs_steadily_to_a_mode_of_the_posterior(name):
     assert largest_derivative(result.distribution, value, priors, "emission") < 2e-3
 
 
+@pytest.mark.slow
 def test_robust_autoregression_climbs_steadily_to_a_mode():
     noise = dist.StudentT(5.0, np.zeros((K, N)), 1.0).to_event(1)
     model = AutoregressiveHMM(

@@ -140,7 +140,9 @@ def tfd():
     return pytest.importorskip("tensorflow_probability.substrates.jax", reason="needs tfp-nightly").distributions
 
 
-@pytest.mark.parametrize("varying", [False, True], ids=["constant", "time-varying"])
+@pytest.mark.parametrize(
+    "varying", [pytest.param(False, marks=pytest.mark.slow), True], ids=["constant", "time-varying"]
+)
 def test_tensorflow_probability(tfd, varying):
     rng = np.random.default_rng(3)
     initial = rng.dirichlet(np.ones(3), size=2)

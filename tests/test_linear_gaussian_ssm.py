@@ -117,7 +117,7 @@ def check_against_dense(model, value, dense, observed):
         (False, {"mask": STEP_MASK}, np.repeat(STEP_MASK[:, None], N, 1)),
         (True, {"mask": ENTRY_MASK}, ENTRY_MASK),
         (True, {"mask": ENTRY_MASK, "lengths": 4}, ENTRY_MASK & (np.arange(T) < 4)[:, None]),
-        (False, {"mask": ENTRY_MASK, "method": "parallel"}, ENTRY_MASK),
+        pytest.param(False, {"mask": ENTRY_MASK, "method": "parallel"}, ENTRY_MASK, marks=pytest.mark.slow),
     ],
     ids=["all observed", "steps masked", "time-varying, entries masked", "lengths and entries", "parallel"],
 )

@@ -287,6 +287,7 @@ def long_potentials(num_steps, num_states=4):
     return np.full(num_states, -np.log(num_states)), np.log(transition), log_likelihoods
 
 
+@pytest.mark.parametrize("method", ["sequential", "chunked", pytest.param("parallel", marks=pytest.mark.slow)])
 def test_long_series_in_float32(method):
     """Within 0.003 nats of float64 at T = 2e4, where the value is -30275; state probabilities within 1e-5."""
     potentials = long_potentials(LONG[method])
