@@ -246,10 +246,10 @@ def million():
 
 @pytest.mark.parametrize("method", ["sequential", "chunked"])
 def test_a_million_steps_in_float32(method):
-    """Within 0.1 nats of float64, the same path but for ties, and no intermediate as large as ``(T, K, K)``."""
+    """Within four float32 spacings (half a nat) of float64, the same path but for ties, and no ``(T, K, K)`` array."""
     single, double = (tuple(jnp.asarray(a, dtype) for a in million()) for dtype in (jnp.float32, jnp.float64))
     value = jax.jit(messages.log_normalizer, static_argnames="method")
-    assert abs(value(*single, method=method) - value(*double, method="sequential")) < 0.1
+    assert abs(value(*single, method=method) - value(*double, method="sequential")) < 0.5
     decode = jax.jit(messages.most_likely_path, static_argnames="method")
     differ = decode(*single, method=method) != decode(*double, method="sequential")
     assert differ.mean() < 1e-5

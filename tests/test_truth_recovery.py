@@ -236,7 +236,8 @@ def test_linear_gaussian_model_with_gaps():
     mask = generator.random(len(x)) < 0.8
     data = {"y": jnp.asarray(np.where(mask, y, np.nan)), "mask": jnp.asarray(mask)}
     _, draws = run_nuts(cycle_plus_noise, data, num_samples=500)
-    assert_recovered(draws, truth, within={"persistence": 0.1, "scale": 0.12, "noise_scale": 0.12, "level": 0.8})
+    # The wide limit: as the persistence nears one the data say nothing of the level, so its standard deviation has a long tail.
+    assert_recovered(draws, truth, within={"persistence": 0.1, "scale": 0.12, "noise_scale": 0.12, "level": 1.2})
     thinned = {name: values[:, ::10] for name, values in draws.items()}
     smoothed = tsppl.posterior_latents(random.key(1), cycle_plus_noise, thinned, what="marginals", **data)
     mean = np.asarray(smoothed["y"]["trajectory_mean"])[..., 0].mean((0, 1))

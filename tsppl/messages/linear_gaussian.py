@@ -19,11 +19,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from tsppl.messages.linear_gaussian_information import InformationMatrix, InformationRoot
-from tsppl.messages.linear_gaussian_roots import lower_root
+from tsppl.messages.linear_gaussian_roots import lower_root, solve_lower
 
 LOG_TWO_PI = math.log(2 * math.pi)
 
@@ -68,7 +67,7 @@ def tilt(gaussian: Gaussian, information: Information) -> tuple[Gaussian, Float[
 
 
 def _tilted(gaussian, information, factor, step):
-    root = solve_triangular(factor, gaussian.root.T, lower=True).T
+    root = solve_lower(factor, gaussian.root.T).T
     log_normalizer = information.log_value(gaussian.mean) + 0.5 * step @ step - log_determinant(factor)
     return Gaussian(gaussian.mean + root @ step, root), log_normalizer
 
@@ -100,7 +99,7 @@ def observe(predicted: Gaussian, emission: AffineGaussian, value, observed=None)
     below = jnp.zeros((predicted.root.shape[0], noise.shape[-1]), noise.dtype)
     joint = jnp.block([[noise, projected], [below, predicted.root]])
     factor = lower_root(joint, size)
-    whitened = solve_triangular(factor[:size, :size], residual, lower=True)
+    whitened = solve_lower(factor[:size, :size], residual)
     count = size if observed is None else observed.sum()
     log_density = -0.5 * (whitened @ whitened + count * LOG_TWO_PI) - log_determinant(factor[:size, :size])
     return Gaussian(predicted.mean + factor[size:, :size] @ whitened, factor[size:, size:]), log_density
@@ -119,8 +118,7 @@ def observation_information(emission: AffineGaussian, value, observed=None) -> I
     """The likelihood of ``x`` from one observation, up to a constant."""
     weights, noise, residual = hide_unobserved(emission, value - emission.bias, observed)
     noise = lower_root(noise, noise.shape[0])
-    root = solve_triangular(noise, weights, lower=True).T
-    return InformationRoot(root, solve_triangular(noise, residual, lower=True))
+    return InformationRoot(solve_lower(noise, weights).T, solve_lower(noise, residual))
 
 
 def log_determinant(factor):
@@ -130,7 +128,7 @@ def log_determinant(factor):
 
 def normal_log_density(value, gaussian: Gaussian) -> Float[Array, ""]:
     """Log density at ``value`` of a Gaussian whose root is a Cholesky factor."""
-    whitened = solve_triangular(gaussian.root, value - gaussian.mean, lower=True)
+    whitened = solve_lower(gaussian.root, value - gaussian.mean)
     return -0.5 * (whitened @ whitened + value.shape[0] * LOG_TWO_PI) - log_determinant(gaussian.root)
 
 

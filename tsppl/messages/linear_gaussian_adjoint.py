@@ -18,7 +18,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from tsppl.messages.linear_gaussian import (
@@ -29,7 +28,7 @@ from tsppl.messages.linear_gaussian import (
     join_time,
     split_time,
 )
-from tsppl.messages.linear_gaussian_roots import lower_root, square, transpose
+from tsppl.messages.linear_gaussian_roots import inverse_lower, lower_root, square, transpose
 from tsppl.messages.summation import summed_products
 
 
@@ -55,9 +54,7 @@ def gains_of(predicted, dynamics: AffineGaussian, emission: AffineGaussian) -> t
     top = [emission.root, emission.weights @ predicted, jnp.zeros((size, driving), dtype)]
     below = [jnp.zeros((dim, noise), dtype), dynamics.weights @ predicted, dynamics.root]
     factor = lower_root(jnp.block([top, below]), 0)
-    # One inverse a step: triangular solves of all steps at once, several of them side by side, have hung on a CPU.
-    whitener = solve_triangular(factor[:size, :size], jnp.eye(size, dtype=dtype), lower=True)
-    return Gains(predicted, whitener, factor[size:, :size]), factor[size:, size : size + dim]
+    return Gains(predicted, inverse_lower(factor[:size, :size]), factor[size:, :size]), factor[size:, size : size + dim]
 
 
 def adjoint_of(gains: Gains, weights, look) -> Adjoint:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax, random
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float
 
 from tsppl.messages.linear_gaussian import (
@@ -25,7 +24,7 @@ from tsppl.messages.linear_gaussian import (
     split_time,
 )
 from tsppl.messages.linear_gaussian_parallel import scan_affine, scan_kernels
-from tsppl.messages.linear_gaussian_roots import lower_root, square
+from tsppl.messages.linear_gaussian_roots import lower_root, solve_lower, square
 from tsppl.messages.methods import resolve_method
 
 
@@ -189,19 +188,17 @@ def chain_divergence(
     def divergence(step, other, mean, root):
         weights = step.weights - other.weights
         drift = weights @ mean + step.bias - other.bias
-        return _normal_divergence(step.root, other.root, drift) + 0.5 * _squares(_solve(other.root, weights @ root))
+        return _normal_divergence(step.root, other.root, drift) + 0.5 * _squares(
+            solve_lower(other.root, weights @ root)
+        )
 
     rows = _each_row(other_dynamics, num_steps)
     return start + each_step(divergence, dynamics, rows, gaussians.mean[:-1], gaussians.root[:-1]).sum()
 
 
 def _normal_divergence(root, other_root, difference):
-    quadratic = _squares(_solve(other_root, root)) + _squares(_solve(other_root, difference))
+    quadratic = _squares(solve_lower(other_root, root)) + _squares(solve_lower(other_root, difference))
     return 0.5 * (quadratic - root.shape[0]) + log_determinant(other_root) - log_determinant(root)
-
-
-def _solve(root, array):
-    return solve_triangular(root, array, lower=True)
 
 
 def _squares(array):

@@ -57,8 +57,7 @@ def kalman_log_likelihood(
     lanes = use_lanes(method, emission, values)
     method = linear_gaussian_method(method, dynamics, emission, len(values), observed)
     model = initial, dynamics, emission, values
-    # Batches of sequences have hung in the adjoint's triangular solves; the filter is slower and has not.
-    if method == "parallel" or (method == "sequential" and not lanes):
+    if method == "parallel":
         return kalman_filter(*model, observed, method=method).log_normalizers.sum()
     # The rules below want arrays with a tangent each, so the pattern of missing entries travels as a float.
     leaves, tree = jax.tree.flatten(model if observed is None else (*model, observed.astype(values.dtype)))

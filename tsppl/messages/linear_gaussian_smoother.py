@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax, random
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float
 
 from tsppl.messages.certified import certified
@@ -34,7 +33,7 @@ from tsppl.messages.linear_gaussian import (
 from tsppl.messages.linear_gaussian_chain import Marginals, chain_from_noise, chain_marginals, chain_noise
 from tsppl.messages.linear_gaussian_filter import kalman_filter
 from tsppl.messages.linear_gaussian_parallel import scan_elements, step_elements
-from tsppl.messages.linear_gaussian_roots import lower_root
+from tsppl.messages.linear_gaussian_roots import inverse_lower, lower_root
 from tsppl.messages.linear_gaussian_steady import num_transient_steps
 from tsppl.messages.linear_gaussian_steady_paths import steady_draw, steady_smoother
 from tsppl.messages.methods import linear_gaussian_method, resolve_method
@@ -233,9 +232,8 @@ def complete_observations(
     def complete(step, draw, value, entries):
         """A draw of everything, corrected by what the observed entries say about it (Matheron's rule)."""
         _, noise, misfit = hide_unobserved(step, value - draw, entries)
-        factor = lower_root(noise, noise.shape[0])
-        whitened = solve_triangular(factor, misfit, lower=True)
-        weights = solve_triangular(factor, whitened, lower=True, trans=1)
+        whitener = inverse_lower(lower_root(noise, noise.shape[0]))
+        weights = whitener.T @ (whitener @ misfit)
         correction = step.root @ (step.root.T @ jnp.where(entries, weights, 0))
         return jnp.where(entries, value, draw + correction)
 
