@@ -13,7 +13,7 @@ from _timing import OURS, Benchmark, Case, Comparison, Entry, assert_close, run
 from tsppl.messages import kalman_log_likelihood, log_normalizer
 
 FORMS = ("sequential", "chunked")
-TOLERANCE = {"float32": 2e-3, "float64": 1e-6}
+TOLERANCE = {"float32": 1e-2, "float64": 1e-6}  # a gradient is a sum over steps that nearly cancels
 
 
 def hidden_markov_value(method):

@@ -2,10 +2,12 @@
 
 import os
 
+import jaxlib
 from jax._src import xla_bridge  # the public interface cannot say whether a backend is up without starting one
 
 _EXTRA_OPTIONS = "--xla_backend_extra_options="
 _LOOP_LIMIT = "xla_cpu_small_while_loop_byte_threshold"
+_REDUCTIONS = "--xla_cpu_experimental_ynn_fusion_type="
 
 
 def configure_cpu(loop_bytes: int = 100_000_000) -> None:
@@ -17,7 +19,8 @@ def configure_cpu(loop_bytes: int = 100_000_000) -> None:
     whole process, and is therefore never made on import.
 
     Call it before the first JAX array exists. It sets the environment variable ``XLA_FLAGS``, which child processes
-    inherit; an option of the same name that is there already is kept.
+    inherit; an option of the same name that is there already is kept. In jaxlib 0.9, whose whole loops cannot hold the
+    reductions that it hands to a library, it also sets ``--xla_cpu_experimental_ynn_fusion_type`` to none.
 
     Args:
         loop_bytes: loops whose step touches fewer bytes than this are compiled whole.
@@ -45,4 +48,6 @@ def configure_cpu(loop_bytes: int = 100_000_000) -> None:
         flags[places[-1]] += f",{option}"
     else:
         flags.append(_EXTRA_OPTIONS + option)
+    if jaxlib.__version__.startswith("0.9.") and not any(flag.startswith(_REDUCTIONS) for flag in flags):
+        flags.append(_REDUCTIONS)
     os.environ["XLA_FLAGS"] = " ".join(flags)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from tsppl.messages.certified import certified, with_gradient
 from tsppl.messages.hidden_markov import Statistics, forward, log_space_statistics
 from tsppl.messages.hidden_markov_chunked import chunked_log_normalizer, chunked_statistics
-from tsppl.messages.hidden_markov_scaled import scaled_forward, scaled_statistics
+from tsppl.messages.hidden_markov_scaled import scaled_forward, scaled_log_normalizer, scaled_statistics
 from tsppl.messages.methods import CHUNKED_BATCH, hidden_markov_method
 
 
@@ -48,12 +48,13 @@ def _value_in_log_space(method):
     return lambda *potentials: forward(*potentials, method=method).log_normalizers.sum()
 
 
-def _scaled_log_normalizer(*potentials):
+def _value_keeping_steps(*potentials):
     scaled, vouched = scaled_forward(*potentials)
     return scaled.log_normalizer, vouched
 
 
-_step_by_step = certified(_scaled_log_normalizer, _value_in_log_space("sequential"))
+_step_by_step = certified(_value_keeping_steps, _value_in_log_space("sequential"))
+_step_by_step = certified(scaled_log_normalizer, _step_by_step)
 _VALUES = {
     "sequential": _step_by_step,
     "chunked": certified(chunked_log_normalizer, _step_by_step, largest_batch=CHUNKED_BATCH),

@@ -34,30 +34,52 @@ class Scaled(NamedTuple):
 
     @property
     def log_normalizer(self):
+        """``log p(y)``."""
         return (jnp.log(self.normalizers) + self.shifts).sum()
+
+
+def scaled_log_normalizer(log_initial, log_transition, log_likelihoods):
+    """``log p(y)``, and whether nothing was lost; never so where a transition is impossible or nearly."""
+    initial, transition, likelihoods, shifts = _scale(log_initial, log_transition, log_likelihoods)
+
+    def step(filtered, inputs):
+        likelihood, matrix = inputs
+        return _condition(filtered @ (transition if matrix is None else matrix), likelihood)
+
+    filtered, first = _condition(initial, likelihoods[0])
+    _, rest = lax.scan(step, filtered, (likelihoods[1:], transition if transition.ndim == 3 else None))
+    normalizers = jnp.concatenate([first[None], rest])
+    floor = _floor(normalizers.dtype)
+    return (jnp.log(normalizers) + shifts).sum(), (normalizers >= floor).all() & (transition.min() >= floor)
 
 
 def scaled_forward(log_initial, log_transition, log_likelihoods):
     """:class:`Scaled`, and whether nothing was lost."""
-    initial, transition = jnp.exp(log_initial), jnp.exp(log_transition)
-    shifts = finite_largest(log_likelihoods, axis=-1)
-    likelihoods = jnp.exp(log_likelihoods - shifts)
-
-    def condition(predicted, likelihood):
-        joint = predicted * likelihood
-        return joint / joint.sum()
+    initial, transition, likelihoods, shifts = _scale(log_initial, log_transition, log_likelihoods)
 
     def step(filtered, inputs):
         likelihood, matrix = inputs
         predicted = filtered @ (transition if matrix is None else matrix)
-        return condition(predicted, likelihood), predicted
+        return _condition(predicted, likelihood)[0], predicted
 
     rows = transition if transition.ndim == 3 else None
-    _, rest = lax.scan(step, condition(initial, likelihoods[0]), (likelihoods[1:], rows))
+    _, rest = lax.scan(step, _condition(initial, likelihoods[0])[0], (likelihoods[1:], rows))
     predicted = jnp.concatenate([initial[None], rest])
     normalizers = (predicted * likelihoods).sum(-1)
     vouched = loses_nothing(log_initial, log_transition, log_likelihoods, likelihoods, predicted, normalizers)
-    return Scaled(likelihoods, shifts[..., 0], predicted, normalizers), vouched
+    return Scaled(likelihoods, shifts, predicted, normalizers), vouched
+
+
+def _scale(log_initial, log_transition, log_likelihoods):
+    """Initial and transition probabilities, likelihoods relative to the largest of a step, and the logarithm of that."""
+    shifts = finite_largest(log_likelihoods, axis=-1)
+    return jnp.exp(log_initial), jnp.exp(log_transition), jnp.exp(log_likelihoods - shifts), shifts[..., 0]
+
+
+def _condition(predicted, likelihood):
+    joint = predicted * likelihood
+    normalizer = joint.sum()
+    return joint / normalizer, normalizer
 
 
 def loses_nothing(log_initial, log_transition, log_likelihoods, likelihoods, predicted, normalizers):
@@ -68,7 +90,7 @@ def loses_nothing(log_initial, log_transition, log_likelihoods, likelihoods, pre
     reach the same future with probability ``floor`` or more. Or no positive probability fell below ``floor`` anywhere.
     Axis 1 of the arrays with one entry for each step and state is that of the states.
     """
-    floor = jnp.finfo(normalizers.dtype).tiny ** (1 / 3)
+    floor = _floor(normalizers.dtype)
     mixing = jnp.exp(log_transition).min() >= floor
 
     def nothing_small():
@@ -77,6 +99,10 @@ def loses_nothing(log_initial, log_transition, log_likelihoods, likelihoods, pre
         return kept.all() & _zero_or_above(log_initial, floor) & _zero_or_above(log_transition, floor)
 
     return (normalizers >= floor).all() & lax.cond(mixing, lambda: True, nothing_small)
+
+
+def _floor(dtype):
+    return jnp.finfo(dtype).tiny ** (1 / 3)
 
 
 def _zero_or_above(log_probs, floor):
