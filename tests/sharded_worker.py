@@ -171,14 +171,14 @@ def results_that_belong_to_steps_stay_divided():
     assert statistics.transition_counts.sharding.is_fully_replicated
 
 
-@check
+@slow_check
 def hidden_markov_with_blocks_of_one_step():
     initial, transition, log_likelihoods = potentials = random_potentials(num_steps=8)
     actual = sharded_gradient()(initial, transition, divide(log_likelihoods))
     assert_allclose(actual, hidden_markov_gradient(*potentials))
 
 
-@check
+@slow_check
 def hidden_markov_time_varying():
     initial, _, log_likelihoods = random_potentials()
     transition = np.log(np.random.default_rng(3).dirichlet(np.ones(3), size=(NUM_STEPS, 3)))
@@ -206,7 +206,7 @@ def impossible_sequence_has_gradient_zero():
     assert all((np.asarray(array) == 0).all() for array in on_time(sharded_smooth)(*divided))
 
 
-@check
+@slow_check
 def hidden_markov_float32():
     """4000 steps far from level zero, in float32 against float64; one state is all but absorbing."""
     potentials = with_transition([[1 - 2e-6, 1e-6, 1e-6], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]])
@@ -325,7 +325,7 @@ def linear_gaussian_equals_one_device():
     assert_same_moments(on_time(sharded_kalman_filter)(*divided), jax.jit(messages.kalman_filter)(*model))
 
 
-@check
+@slow_check
 def linear_gaussian_varying_with_gaps():
     initial, dynamics, emission, values, observed = varying_model()
     moves = dynamics._replace(weights=dynamics.weights[:-1])

@@ -123,7 +123,7 @@ def scalar_model(**options):
         {},
         pytest.param({"num_lags": 1, "initial": dist.Normal(0.5, 2.0)}, marks=pytest.mark.slow),
         {"num_lags": 1, "mask": np.array([True, True, True, False, True, True])},
-        {"num_conditioned": 3},
+        pytest.param({"num_conditioned": 3}, marks=pytest.mark.slow),
     ],
     ids=["two lags", "initial", "gap", "conditioned"],
 )
@@ -170,6 +170,7 @@ def test_forecast_mean_is_the_mixture_over_the_next_state():
     assert_allclose((ahead["states"] == 1).mean(), next_probs[1], atol=0.02)
 
 
+@pytest.mark.slow
 def test_sample_agrees_with_log_prob():
     """E[q(y) / p(y)] over draws from p is one for every density q: here a wider Gaussian over two steps."""
     model = tsd.AutoregressiveHMM(

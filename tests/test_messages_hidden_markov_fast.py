@@ -244,6 +244,7 @@ def million():
     return np.full(4, -np.log(4)), np.log(transition), terms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sequential", "chunked"])
 def test_a_million_steps_in_float32(method):
     """Within four float32 spacings (half a nat) of float64, the same path but for ties, and no ``(T, K, K)`` array."""

@@ -123,7 +123,7 @@ def test_one_step(method):
     assert_allclose(smoothed.means, filtered.filtered.mean)
 
 
-@pytest.mark.parametrize("case", ["full noise", "singular prediction"])
+@pytest.mark.parametrize("case", [pytest.param("full noise", marks=pytest.mark.slow), "singular prediction"])
 def test_draws_have_the_posterior_moments(case, key):
     initial, dynamics, emission, values, observed = make_model(**CASES[case])
     mean, expected = as_dense(initial, dynamics, emission).posterior(np.asarray(values), np.asarray(observed))
@@ -274,7 +274,7 @@ def seasonal(parameters):
     ("build", "parameters"),
     [
         pytest.param(companion, (np.array([0.5, 0.3]), 0.4, 0.7, 0.3), marks=pytest.mark.slow),
-        (companion, (np.array([0.5, 0.0]), 0.0, 0.7, 0.3)),
+        pytest.param(companion, (np.array([0.5, 0.0]), 0.0, 0.7, 0.3), marks=pytest.mark.slow),
         pytest.param(seasonal, (np.array([0.5, 0.2]), 0.3), marks=pytest.mark.slow),
         (seasonal, (np.array([0.5, 0.0]), 0.3)),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from tsppl.messages.linear_gaussian_roots import SMALL, inverse_lower, lower_root, solve_lower
 
-SHAPES = [(1, 1), (1, 3), (3, 2), (4, 9), (SMALL, 2 * SMALL), (SMALL + 1, 2 * SMALL)]
+SHAPES = [(1, 1), (3, 2), (4, 9), (SMALL + 1, 2 * SMALL)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -45,7 +45,7 @@ def test_squares_of_entries_neither_vanish_nor_overflow(scale):
     np.testing.assert_allclose(factor @ factor.T, root @ root.T, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [1, 4, SMALL + 1])
+@pytest.mark.parametrize("size", [3, SMALL + 1])
 def test_an_inverse_and_its_derivatives_are_those_of_the_triangle(size):
     generator = np.random.default_rng(3)
     factor = jnp.asarray(np.tril(generator.normal(size=(2, size, size)), -1) + 2 * np.eye(size))
@@ -58,4 +58,4 @@ def test_an_inverse_and_its_derivatives_are_those_of_the_triangle(size):
 
     ours, dense = by(inverse_lower), by(lambda factor: jnp.linalg.inv(jnp.tril(factor)))
     np.testing.assert_allclose(jax.grad(ours)(factor[0]), jax.grad(dense)(factor[0]), atol=1e-10)
-    np.testing.assert_allclose(jax.hessian(ours)(factor[0]), jax.hessian(dense)(factor[0]), atol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.hessian(ours))(factor[0]), jax.jit(jax.hessian(dense))(factor[0]), atol=1e-9)
