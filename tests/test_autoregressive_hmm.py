@@ -120,7 +120,7 @@ def scalar_model(**options):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"num_lags": 1, "initial": dist.Normal(0.5, 2.0)}, marks=pytest.mark.slow),
         {"num_lags": 1, "mask": np.array([True, True, True, False, True, True])},
         pytest.param({"num_conditioned": 3}, marks=pytest.mark.slow),

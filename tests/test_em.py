@@ -285,7 +285,8 @@ CLIMBED = {
 }
 
 
-@pytest.mark.parametrize("name", ["multivariate normal", pytest.param("student", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["multivariate normal", "student"])
 def test_climbs_steadily_to_a_mode_of_the_posterior(name):
     emission, value, priors = CLIMBED[name]
     mask = RNG.random(PAIRS.shape) > 0.2 if value.ndim == 3 else LONG_MASK

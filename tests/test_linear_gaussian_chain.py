@@ -162,6 +162,7 @@ def test_singular_noise_has_draws_but_no_density(trajectory, key):
         chain.entropy()
 
 
+@pytest.mark.slow
 def test_conditioning_singular_noise_equals_the_state_space_model(key):
     """The potentials of Gaussian observations give the posterior and the evidence of `LinearGaussianSSM`."""
     chain = singular_chain()
