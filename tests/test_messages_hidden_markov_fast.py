@@ -20,7 +20,7 @@ from tsppl.messages.hidden_markov_chunked_paths import (
     chunked_sample_path,
     pick,
 )
-from tsppl.messages.hidden_markov_scaled import scaled_statistics
+from tsppl.messages.hidden_markov_scaled import scaled_log_normalizer, scaled_statistics
 
 NUM_STEPS = 20_011  # not a multiple of the number of chunks
 INITIAL = np.array([0.5, 0.3, 0.2])
@@ -61,7 +61,12 @@ def potentials(name, dtype=jnp.float64, spread=0.05):
 
 
 in_log_space = jax.jit(lambda *arguments: log_space_statistics(*arguments, method="sequential"))
-fast = {"scaled": jax.jit(scaled_statistics), "chunked": jax.jit(chunked_statistics)}
+fast = {
+    "value": jax.jit(scaled_log_normalizer),
+    "scaled": jax.jit(scaled_statistics),
+    "chunked": jax.jit(chunked_statistics),
+}
+bare_value = jax.jit(messages.log_normalizer, static_argnames="method")
 by_chunks = jax.jit(jax.value_and_grad(lambda *a: messages.log_normalizer(*a, method="chunked"), argnums=(0, 1, 2)))
 
 
@@ -75,17 +80,18 @@ def test_every_chain_equals_log_space_however_badly_it_mixes(name, spread):
     value, gradient = by_chunks(*arrays)
     desired, statistics = in_log_space(*arrays)
     assert_allclose(value, desired)
+    assert_allclose(bare_value(*arrays, method="sequential"), desired)
     assert_allclose(gradient, statistics, rtol=1e-7, atol=1e-8)
 
 
 @pytest.mark.parametrize(
     ("name", "spread", "algorithms"),
     [
-        ("ordinary", WEAK, ("scaled", "chunked")),
-        ("ordinary", STRONG, ("scaled", "chunked")),
+        ("ordinary", WEAK, ("value", "scaled", "chunked")),
+        ("ordinary", STRONG, ("value", "scaled", "chunked")),
         ("alternating", WEAK, ("scaled",)),  # even and odd steps never mix
-        ("slow", WEAK, ("scaled",)),
-        ("near absorbing", WEAK, ("scaled",)),
+        ("slow", WEAK, ("value", "scaled")),
+        ("near absorbing", WEAK, ("value", "scaled")),
         ("identity", WEAK, ("scaled",)),
         ("identity", STRONG, ()),  # one state falls hundreds of nats behind
         ("left to right", STRONG, ()),
@@ -117,9 +123,18 @@ def test_two_sequences_in_one_where_the_loser_of_the_first_half_wins():
             log_initial, log_transition, terms
         )
         assert_allclose(value, np.log(0.5) + 2 * gap, rtol=1e-6)
+        assert_allclose(bare_value(log_initial, log_transition, terms), value, rtol=1e-6)
         assert_allclose(gradient[:, 1], jnp.ones(40, dtype))
         path = jax.jit(messages.sample_path)(random.key(0), log_initial, log_transition, terms)
         assert (path == 1).all()
+
+
+def test_an_impossible_sequence_of_a_chain_that_mixes_has_a_bare_value_of_minus_infinity():
+    log_initial, log_transition, terms = potentials("ordinary")
+    impossible_step = terms.at[2].set(-jnp.inf)
+    assert bare_value(log_initial, log_transition, impossible_step) == -jnp.inf
+    first_only, second_only = jnp.array([0.0, -jnp.inf, -jnp.inf]), jnp.array([-jnp.inf, 0.0, -jnp.inf])
+    assert bare_value(first_only, log_transition, terms.at[0].set(second_only)) == -jnp.inf
 
 
 def test_wide_likelihoods_need_no_log_space_where_every_transition_is_possible():

@@ -53,8 +53,8 @@ def _value_keeping_steps(*potentials):
     return scaled.log_normalizer, vouched
 
 
-_step_by_step = certified(_value_keeping_steps, _value_in_log_space("sequential"))
-_step_by_step = certified(scaled_log_normalizer, _step_by_step)
+_keeping_steps = certified(_value_keeping_steps, _value_in_log_space("sequential"))
+_step_by_step = certified(scaled_log_normalizer, _keeping_steps)
 _VALUES = {
     "sequential": _step_by_step,
     "chunked": certified(chunked_log_normalizer, _step_by_step, largest_batch=CHUNKED_BATCH),

@@ -188,9 +188,8 @@ def chain_divergence(
     def divergence(step, other, mean, root):
         weights = step.weights - other.weights
         drift = weights @ mean + step.bias - other.bias
-        return _normal_divergence(step.root, other.root, drift) + 0.5 * _squares(
-            solve_lower(other.root, weights @ root)
-        )
+        spread = _squares(solve_lower(other.root, weights @ root))
+        return _normal_divergence(step.root, other.root, drift) + 0.5 * spread
 
     rows = _each_row(other_dynamics, num_steps)
     return start + each_step(divergence, dynamics, rows, gaussians.mean[:-1], gaussians.root[:-1]).sum()
