@@ -12,7 +12,7 @@ from tests.helpers import assert_allclose
 from tsppl import messages
 from tsppl.messages.certified import certified
 from tsppl.messages.hidden_markov import log_space_statistics
-from tsppl.messages.hidden_markov_chunked import chunked_statistics, meet, number_of_chunks
+from tsppl.messages.hidden_markov_chunked import chunked_statistics, mismatch, number_of_chunks, until_met
 from tsppl.messages.hidden_markov_chunked_paths import (
     _backtrace,
     _scores_meet,
@@ -21,6 +21,7 @@ from tsppl.messages.hidden_markov_chunked_paths import (
     pick,
 )
 from tsppl.messages.hidden_markov_scaled import scaled_log_normalizer, scaled_statistics
+from tsppl.messages.methods import hidden_markov_method
 
 NUM_STEPS = 20_011  # not a multiple of the number of chunks
 INITIAL = np.array([0.5, 0.3, 0.2])
@@ -107,10 +108,53 @@ def test_who_vouches_for_what(name, spread, algorithms):
 def test_a_rare_state_at_the_border_of_a_chunk_is_not_overlooked():
     """The comparison is of ratios: an absolute one would pass a state of probability 1e-9."""
     column = jnp.array([[1.0], [1e-9]])
-    assert meet(column, 3 * column)
-    assert not meet(column, column * jnp.array([[1.0], [1.001]]))
-    assert not meet(column, jnp.array([[1.0], [0.0]]))
-    assert not meet(jnp.zeros((2, 1)), jnp.zeros((2, 1)))
+    assert mismatch(column, 3 * column) < 1e-15
+    assert_allclose(mismatch(column, column * jnp.array([[1.0], [1.001]])), 0.001)
+    assert mismatch(column, jnp.array([[1.0], [0.0]])) == np.inf
+    assert not mismatch(jnp.zeros((2, 1)), jnp.zeros((2, 1))) < np.inf
+
+
+def test_a_near_miss_is_mended_by_one_more_pass():
+    """Every pass of this map halves a difference 45 times: from 0.001 one more is enough, from 0.5 none is tried."""
+    ends = jnp.array([[0.5], [0.5]])
+
+    def run(start):
+        end = ends * (1 + (start / ends - 1) * 0.5**45)
+        return end, start, mismatch(start, end)
+
+    for miss, expected in ((0.0, ends), (0.001, ends), (0.5, ends * jnp.array([[1.5], [1.0]]))):
+        start, met = until_met(run, ends * jnp.array([[1 + miss], [1.0]]))
+        assert_allclose(start, expected, atol=1e-8)
+        assert met == (miss < 0.5)
+
+    near, far = (
+        jnp.stack([ends * jnp.array([[1 + miss], [1.0]]) for miss in misses]) for misses in ((0, 0.1), (0, 0.5))
+    )
+    starts, met = jax.vmap(lambda guess: until_met(run, guess))(near)
+    assert_allclose(starts, jnp.stack([ends, ends]), atol=1e-8)
+    assert met.tolist() == [True, True]
+    assert jax.vmap(lambda guess: until_met(run, guess))(far)[1].tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "num_states", "dtype", "paths", "expected"),
+    [
+        (8191, 4, "float32", False, "sequential"),
+        (8192, 4, "float32", False, "chunked"),
+        (8192, 4, "float64", True, "chunked"),
+        (8192, 5, "float32", False, "sequential"),
+        (65536, 12, "float32", False, "chunked"),
+        (65536, 12, "float32", True, "sequential"),
+        (65536, 12, "float64", False, "sequential"),
+        (65536, 13, "float32", False, "sequential"),
+    ],
+)
+def test_the_rule_table(num_steps, num_states, dtype, paths, expected):
+    potentials = (
+        jax.ShapeDtypeStruct((num_states, num_states), dtype),
+        jax.ShapeDtypeStruct((num_steps, num_states), dtype),
+    )
+    assert hidden_markov_method("auto", *potentials, paths=paths) == expected
 
 
 def test_two_sequences_in_one_where_the_loser_of_the_first_half_wins():

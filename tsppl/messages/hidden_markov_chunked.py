@@ -3,8 +3,9 @@
 A chain forgets. Each chunk starts from a guess, made by a few hundred steps over the chunk before it, and all chunks
 advance together, one step of each at a time: arithmetic on vectors in place of a loop over single steps. Afterwards the
 guess of every chunk is compared with where the chunk before it really ended. The comparison is of ratios (Hilbert's
-projective metric), so that a state of small probability counts as much as any other; where it fails, the answer is not
-vouched for. Exactness rests on the comparison, never on the chain's forgetting.
+projective metric), so that a state of small probability counts as much as any other. Where a guess was near but not near
+enough, all chunks go once more, from where the ones before them ended; where it still fails, the answer is not vouched
+for. Exactness rests on the comparison, never on the chain's forgetting.
 
 Arrays in here are ``(steps of a chunk, K, chunks)``: the last axis is the one that the machine vectorises. The barriers
 keep the compiler from recomputing a transposed array at every use.
@@ -12,8 +13,10 @@ keep the compiler from recomputing a transposed array at every use.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, Int
 
 from tsppl.messages.hidden_markov_scaled import loses_nothing
@@ -22,6 +25,8 @@ from tsppl.messages.log_space import finite_largest
 WARM_UP = 256
 MIN_CHUNK_STEPS = 2 * WARM_UP
 MAX_CHUNKS = 128
+NEAR = 0.3
+"""Differences of guesses that vanish over one more chunk, if they shrink as fast as they did over the warm-up."""
 
 
 def number_of_chunks(num_steps):
@@ -77,22 +82,32 @@ def chunked_forward(log_initial, log_transition, log_likelihoods):
     likelihoods = lax.optimization_barrier(jnp.exp(log_chunks - shifts))
     steps = step_indices(likelihoods)
 
-    def advance(predicted, likelihood):
+    uniform = jnp.full_like(likelihoods[0], 1 / initial.shape[0])
+    guess, _ = _advance(uniform, transition, likelihoods[-WARM_UP:])
+
+    def run(ends, initial, transition, likelihoods):
+        """From where the chunks before end: where each ends, what its steps give, and how far off the start was."""
+        start = jnp.roll(ends, 1, axis=1).at[:, 0].set(initial)
+        end, outputs = _advance(start, transition, likelihoods)
+        return end, outputs, mismatch(start[:, 1:], end[:, :-1])
+
+    (predicted, normalizers), met = until_met(run, guess, initial, transition, likelihoods)
+
+    value = jnp.where(steps < log_likelihoods.shape[0], jnp.log(normalizers) + shifts[:, 0], 0).sum()
+    vouched = loses_nothing(log_initial, log_transition, log_chunks, likelihoods, predicted, normalizers)
+    # The steps that fill the last chunk leave all others alone only if every row of transitions sums to one.
+    vouched &= met & (abs(transition.sum(-1) - 1) < 1e-5).all()
+    return value, Chunks(steps, transition, likelihoods, predicted, normalizers), vouched
+
+
+def _advance(start, transition, likelihoods):
+    def step(predicted, likelihood):
         joint = predicted * likelihood
         normalizer = joint.sum(0)
         filtered = joint / normalizer
         return (transition[:, :, None] * filtered[:, None]).sum(0), (predicted, normalizer)
 
-    uniform = jnp.full_like(likelihoods[0], 1 / initial.shape[0])
-    guess, _ = lax.scan(lambda *arguments: (advance(*arguments)[0], None), uniform, likelihoods[-WARM_UP:])
-    start = jnp.roll(guess, 1, axis=1).at[:, 0].set(initial)
-    end, (predicted, normalizers) = lax.scan(advance, start, likelihoods)
-
-    value = jnp.where(steps < log_likelihoods.shape[0], jnp.log(normalizers) + shifts[:, 0], 0).sum()
-    vouched = loses_nothing(log_initial, log_transition, log_chunks, likelihoods, predicted, normalizers)
-    # The steps that fill the last chunk leave all others alone only if every row of transitions sums to one.
-    vouched &= meet(start[:, 1:], end[:, :-1]) & (abs(transition.sum(-1) - 1) < 1e-5).all()
-    return value, Chunks(steps, transition, likelihoods, predicted, normalizers), vouched
+    return lax.scan(step, start, likelihoods)
 
 
 def _backward(chunks, num_steps):
@@ -101,35 +116,50 @@ def _backward(chunks, num_steps):
 
     The carried message is ``p(y_t, ..., y_T | z_t)`` up to a constant for each chunk.
     """
-    steps, transition, likelihoods, predicted, normalizers = chunks
+    last = jnp.ones_like(chunks.likelihoods[0])
+    guess = _retreat(last, chunks)
 
-    def later_evidence(message):
-        return (transition[:, :, None] * message[None]).sum(1)
+    def run(ends, chunks):
+        start = jnp.roll(ends, -1, axis=1).at[:, -1].set(1)
+        end, outputs = _smooth(start, chunks, num_steps)
+        return end, outputs, mismatch(start[:, :-1], end[:, 1:])
 
-    def retreat(message, inputs):
+    (state_probs, counts), met = until_met(run, guess, chunks)
+    num_states = len(last)
+    return state_probs, counts.reshape(num_states, num_states, -1).sum(-1), met
+
+
+def _retreat(message, chunks):
+    """The message before the first steps of each chunk, from the one behind them."""
+
+    def step(message, inputs):
         likelihood, normalizer = inputs
-        return likelihood / normalizer * later_evidence(message), None
+        return likelihood / normalizer * _later_evidence(chunks.transition, message), None
 
-    def smooth(carry, inputs):
+    inputs = (chunks.likelihoods[:WARM_UP], chunks.normalizers[:WARM_UP])
+    return lax.scan(step, message, inputs, reverse=True)[0]
+
+
+def _smooth(start, chunks, num_steps):
+    def step(carry, inputs):
         message, counts = carry
         predicted, likelihood, normalizer, leaves = inputs
-        later, factor = later_evidence(message), likelihood / normalizer
+        later, factor = _later_evidence(chunks.transition, message), likelihood / normalizer
         filtered = predicted * factor
         unscaled = filtered * later
         scale = 1 / unscaled.sum(0)
         counts += _outer(filtered * (scale * leaves), message)
         return (factor * (later * scale), counts), (unscaled * scale).T
 
-    num_states = transition.shape[0]
-    last = jnp.ones_like(likelihoods[0])
-    guess, _ = lax.scan(retreat, last, (likelihoods[:WARM_UP], normalizers[:WARM_UP]), reverse=True)
-    start = jnp.roll(guess, -1, axis=1).at[:, -1].set(1)
-    leaves = (steps < num_steps - 1).astype(likelihoods.dtype)
-    inputs = (predicted, likelihoods, normalizers, leaves)
-    no_counts = jnp.zeros_like(_outer(last, last))
-    (end, counts), state_probs = lax.scan(smooth, (start, no_counts), inputs, reverse=True)
-    counts = counts.reshape(num_states, num_states, -1).sum(-1)
-    return state_probs, counts, meet(start[:, :-1], end[:, 1:])
+    leaves = (chunks.steps < num_steps - 1).astype(start.dtype)
+    inputs = (chunks.predicted, chunks.likelihoods, chunks.normalizers, leaves)
+    no_counts = jnp.zeros_like(_outer(start, start))
+    (end, counts), state_probs = lax.scan(step, (start, no_counts), inputs, reverse=True)
+    return end, (state_probs, counts)
+
+
+def _later_evidence(transition, message):
+    return (transition[:, :, None] * message[None]).sum(1)
 
 
 def _outer(left, right):
@@ -139,9 +169,44 @@ def _outer(left, right):
     return left[:, None] * right[None]
 
 
-def meet(guesses, ends):
-    """Whether positive vectors, the columns of two arrays, are equal up to a factor for each column."""
+def until_met(run, guess, *operands):
+    """Outputs of ``run(ends, *operands) -> (ends, outputs, mismatch)``, once or, where near, twice; and whether they met.
+
+    Under ``vmap`` the whole batch goes twice if one member must.
+    """
+    tolerance = 100 * jnp.finfo(guess.dtype).eps
+
+    @custom_vmap
+    def passes(guess, *operands):
+        shapes = jax.eval_shape(run, guess, *operands)
+        _, nothing, off = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
+
+        def goes_on(state):
+            count, _, _, off = state
+            return (count == 0) | ((count == 1) & (off >= tolerance).any() & (off < NEAR).all())
+
+        def go(state):
+            count, ends, *_ = state
+            return count + 1, *run(ends, *operands)
+
+        _, _, outputs, off = lax.while_loop(goes_on, go, (0, guess, nothing, off))
+        return outputs, off < tolerance
+
+    @passes.def_vmap
+    def batched(axis_size, in_batched, guess, *operands):
+        guess_batched, *operands_batched = in_batched
+        if not guess_batched:
+            guess = jnp.broadcast_to(guess, (axis_size, *guess.shape))
+        in_axes = (0, *(jax.tree.map(lambda moves: 0 if moves else None, moves) for moves in operands_batched))
+        result = until_met(jax.vmap(run, in_axes, axis_size=axis_size), guess, *operands)
+        return result, jax.tree.map(lambda _: True, result)
+
+    return passes(guess, *operands)
+
+
+def mismatch(guesses, ends):
+    """Largest relative difference of ratios between the columns of two arrays; infinite where zeros differ."""
     both = (guesses > 0) & (ends > 0)
     ratios = jnp.where(both, ends / jnp.where(both, guesses, 1), jnp.nan)
-    spread = jnp.nanmax(ratios, axis=0) / jnp.nanmin(ratios, axis=0) - 1
-    return ((guesses > 0) == (ends > 0)).all() & (spread < 100 * jnp.finfo(guesses.dtype).eps).all()
+    spread = (jnp.nanmax(ratios, axis=0) / jnp.nanmin(ratios, axis=0) - 1).max(initial=0)
+    return jnp.where(((guesses > 0) == (ends > 0)).all(), spread, jnp.inf)
