@@ -4,9 +4,14 @@ from tsppl.distributions import kl as kl
 from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM as AutoregressiveHMM
 from tsppl.distributions.gaussian_parameters import gaussian_parameters as gaussian_parameters
 from tsppl.distributions.hidden_markov import HiddenMarkov as HiddenMarkov
+from tsppl.distributions.lag_coefficients import lag_coefficients as lag_coefficients, lag_weights as lag_weights
 from tsppl.distributions.linear_gaussian_chain import LinearGaussianChain as LinearGaussianChain
 from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM as LinearGaussianSSM
 from tsppl.distributions.markov_chain import MarkovChain as MarkovChain
+from tsppl.distributions.matrix_normal_inverse_wishart import (
+    MatrixNormalInverseWishart as MatrixNormalInverseWishart,
+    NormalInverseWishart as NormalInverseWishart,
+)
 from tsppl.distributions.sequence import SequenceDistribution as SequenceDistribution
 from tsppl.distributions.streams import Streams as Streams
 from tsppl.distributions.switching_linear_dynamics import (

@@ -1,6 +1,15 @@
-"""Inference beyond NumPyro's: expectation-maximisation, starting points, and state labels that agree."""
+"""Inference beyond NumPyro's: expectation-maximisation, Gibbs blocks, starting points, and state labels that agree."""
 
 from tsppl.inference.alignment import align_labels as align_labels
+from tsppl.inference.automatic_gibbs import auto_gibbs as auto_gibbs
+from tsppl.inference.conjugate_updates import (
+    GaussianUpdate as GaussianUpdate,
+    HierarchicalRowsUpdate as HierarchicalRowsUpdate,
+    ProbabilityUpdate as ProbabilityUpdate,
+    RateUpdate as RateUpdate,
+    RegressionUpdate as RegressionUpdate,
+)
 from tsppl.inference.data_driven_starts import data_driven_start as data_driven_start
 from tsppl.inference.em import EMResult as EMResult, em as em
 from tsppl.inference.starting import starting_params as starting_params
+from tsppl.inference.state_gibbs import StateGibbs as StateGibbs

@@ -1,0 +1,125 @@
+"""A block for ``numpyro.infer.Gibbs``: hidden states, then the parameters that are conjugate given them."""
+
+import copy
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import random
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.mcmc import MCMCKernel
+
+from tsppl.inference.complete_data import CompleteData
+from tsppl.inference.conjugacy import Conjugacy
+
+
+class StateGibbsState(NamedTuple):
+    """Values of the block's sites, the path of hidden states they were drawn given, and the next random key."""
+
+    z: dict
+    states: Any
+    rng_key: jax.Array
+
+
+class StateGibbs(MCMCKernel):
+    """Draws the hidden states of a sequence by forward-backward sampling, then parameters given the states, in turn.
+
+    The sequence is an ordinary observed site whose states are summed out; they are drawn anew in every sweep, used, and
+    forgotten. So other blocks, NUTS say, own the remaining sites with the states still summed out, and the order of
+    blocks does not matter. The last path is in the state: ``MCMC.run(..., extra_fields=("block_states.0.states",))``
+    collects it.
+
+    Before the first sweep every update is compared with the model's own joint density, at two draws from the prior: an
+    update that does not fit is an error, never a wrong sampler.
+
+    Args:
+        model: NumPyro model.
+        site: name of the sequence: an observed HiddenMarkov, AutoregressiveHMM or SALT.
+        updates: of :mod:`tsppl.inference.conjugate_updates`, in the order in which they are drawn.
+        check: False leaves that comparison out, where it was made before; it takes some seconds of compilation.
+
+    >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
+    >>> from numpyro.infer import MCMC, Gibbs
+    >>> from tsppl.inference import ProbabilityUpdate, RateUpdate, StateGibbs
+    >>> def model(counts):
+    ...     rows = numpyro.sample("rows", dist.Dirichlet(jnp.ones((2, 2))).to_event(1))
+    ...     rate = numpyro.sample("rate", dist.Gamma(jnp.array([1.0, 5.0])).to_event(1))
+    ...     emission = dist.Poisson(rate)
+    ...     numpyro.sample("y", tsd.HiddenMarkov(jnp.full(2, 0.5), rows, emission, num_steps=len(counts)), obs=counts)
+    >>> block = StateGibbs(model, "y", [ProbabilityUpdate("rows", "transition_probs"), RateUpdate("rate")])
+    >>> mcmc = MCMC(Gibbs([(block, ["rows", "rate"])]), num_warmup=50, num_samples=100, progress_bar=False)
+    >>> mcmc.run(jax.random.key(0), jnp.array([0, 1, 1, 0, 9, 7, 8, 9]))
+    >>> mcmc.get_samples()["rate"].shape
+    (100, 2)
+    """
+
+    sample_field = "z"
+
+    def __init__(self, model, site, updates, *, check=True):
+        self._model, self._site, self._updates, self._check = model, site, tuple(updates), check
+        names = [name for update in self._updates for name in update.sites]
+        if len(set(names)) < len(names):
+            raise ValueError(f"every site is drawn by one update; {names} names one twice")
+
+    @property
+    def model(self):
+        """The model."""
+        return self._model
+
+    @property
+    def updates(self):
+        """The updates, in order."""
+        return self._updates
+
+    @property
+    def sites(self):
+        """Names of the sites that the block owns."""
+        return tuple(name for update in self._updates for name in update.sites)
+
+    def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
+        """Check the updates, and draw states at the first values."""
+        kwargs = dict(model_kwargs or {})
+        missing = set(self.sites) ^ set(init_params or {})
+        if missing:
+            raise ValueError(f"the block draws {list(self.sites)}; the sites {sorted(missing)} do not fit")
+        if self._check:
+            conjugacy = Conjugacy(self._model, model_args, without_values(kwargs))
+            for update in self._updates:
+                conjugacy.check(update, self._site)
+        values = {name: jnp.asarray(value) for name, value in init_params.items()}
+        rng_key, states_key = random.split(rng_key)
+        states = CompleteData(self._model, self._site, model_args, kwargs, values).draw_states(states_key)
+        return StateGibbsState(values, states, rng_key)
+
+    def sample(self, state, model_args, model_kwargs):
+        """One sweep."""
+        rng_key, states_key, *keys = random.split(state.rng_key, len(self._updates) + 2)
+        data = CompleteData(self._model, self._site, model_args, dict(model_kwargs or {}), state.z)
+        states = data.draw_states(states_key)
+        for key, update in zip(keys, self._updates, strict=True):
+            drawn = update.draw(key, data, states)
+            data = data.at({name: value.astype(state.z[name].dtype) for name, value in drawn.items()})
+        return StateGibbsState(data.values, states, rng_key)
+
+    def refresh(self, state, model_args, model_kwargs):
+        """Nothing is cached."""
+        return state
+
+    def wrap_model(self, wrapper):
+        """A copy whose model is wrapped."""
+        kernel = copy.copy(self)
+        kernel._model = wrapper(self._model)
+        return kernel
+
+    def get_constrain_fn(self, model_args, model_kwargs):
+        """Values are constrained already."""
+        return lambda values: values
+
+    def __repr__(self):
+        lines = [f"states of {self._site}: forward-backward, inside the block", *map(str, self._updates)]
+        return "\n".join(lines)
+
+
+def without_values(kwargs):
+    """Keyword arguments of a model without the values that other blocks hold."""
+    return {name: value for name, value in kwargs.items() if name != GIBBS_SITES_KWARG}
