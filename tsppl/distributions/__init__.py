@@ -7,6 +7,7 @@ from tsppl.distributions.hidden_markov import HiddenMarkov as HiddenMarkov
 from tsppl.distributions.linear_gaussian_chain import LinearGaussianChain as LinearGaussianChain
 from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM as LinearGaussianSSM
 from tsppl.distributions.markov_chain import MarkovChain as MarkovChain
+from tsppl.distributions.salt import SALT as SALT
 from tsppl.distributions.sequence import SequenceDistribution as SequenceDistribution
 from tsppl.distributions.streams import Streams as Streams
 from tsppl.distributions.switching_linear_dynamics import (
