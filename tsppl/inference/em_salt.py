@@ -23,6 +23,7 @@ from tsppl.inference.emission_parameters import (
 )
 from tsppl.inference.gaussian_regression import complete, fitted_scale_tril
 from tsppl.inference.low_rank_regression import (
+    FIELDS,
     Factors,
     NormalPrior,
     coefficients_of_states,
@@ -30,13 +31,12 @@ from tsppl.inference.low_rank_regression import (
 )
 from tsppl.inference.maximization import below, covariance_prior, is_conjugate, log_prior as noise_log_prior
 
-_FIELDS = {"output_factors": "output", "core": "core", "input_factors": "input", "lag_factors": "lag"}
 _NUM_SWEEPS = 2
 
 
 def factor_names(distribution):
     """Names of the factors that a :class:`~tsppl.distributions.SALT` has, in the order in which the M-step moves them."""
-    return tuple(name for name in _FIELDS if getattr(distribution, name) is not None)
+    return tuple(name for name in FIELDS if getattr(distribution, name) is not None)
 
 
 def salt_names(distribution):
@@ -82,7 +82,7 @@ def maximize_salt(distribution, value, statistics, priors, fixed):
 def _has_closed_form(distribution, priors):
     """Gaussian noise, normal and inverse-Wishart priors, and one set of parameters for all series."""
     leaf = leaf_of(distribution.noise)
-    conjugate = dict.fromkeys((*_FIELDS, "noise.loc"), dist.Normal)
+    conjugate = dict.fromkeys((*FIELDS, "noise.loc"), dist.Normal)
     if isinstance(leaf, dist.MultivariateNormal):
         conjugate["noise.covariance_matrix"] = dist.InverseWishart
     return (
@@ -98,10 +98,10 @@ def _regress(distribution, value, state_probs, priors, fixed):
     inputs, outputs, weights, observed = lagged_rows(distribution, value, state_probs)
     inputs, weights, num_states = inputs[:, :-1], weights.T, distribution.num_states
     names = [name for name in (*factor_names(distribution), "noise.loc") if name not in fixed]
-    fields = _FIELDS | {"noise.loc": "offset"}
+    fields = FIELDS | {"noise.loc": "offset"}
     free = tuple(fields[name] for name in names)
     loc, scale_tril = gaussian_parameters(distribution.noise)
-    factors = Factors(**{field: getattr(distribution, name) for name, field in _FIELDS.items()})
+    factors = Factors(**{field: getattr(distribution, name) for name, field in FIELDS.items()})
     factor_priors = {
         fields[name]: _normal_prior(
             priors[name], loc.shape if name == "noise.loc" else getattr(factors, fields[name]).shape
@@ -157,7 +157,7 @@ def _regress(distribution, value, state_probs, priors, fixed):
     if f"noise.{spread}" not in fixed:
         prior = covariance_prior(priors.get("noise.covariance_matrix"), scale_tril)
         noise[spread] = lax.map(fitted_spread, (weights, current, coefficients, loc, prior))
-    found = {name: getattr(factors, field) for name, field in _FIELDS.items() if field in free}
+    found = {name: getattr(factors, field) for name, field in FIELDS.items() if field in free}
     return found | {"noise": rewrap(distribution.noise, rebuild(leaf_of(distribution.noise), noise))}
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from tsppl.messages.low_rank_autoregression import dense_weights
 
+FIELDS = {"output_factors": "output", "core": "core", "input_factors": "input", "lag_factors": "lag"}
 _DAMPING = 10
 
 
