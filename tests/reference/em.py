@@ -57,6 +57,53 @@ def regression(moments):
     return coefficients, (outputs - coefficients @ across.T) / count
 
 
+def low_rank_weights(factors):
+    """Coefficients ``(S, L, N, N)`` from ``output``, ``input``, ``lag`` and ``core`` (None for CP), ``S`` 1 or ``K``."""
+    output, inputs, lag, core = (factors[name] for name in ("output", "input", "lag", "core"))
+    if core is None:
+        core = np.zeros((1,) + output.shape[-1:] * 3)
+        core[0][np.diag_indices(output.shape[-1], 3)] = 1.0
+    num_states = max(len(factor) for factor in (output, inputs, lag, core))
+    whole = [np.broadcast_to(factor, (num_states,) + factor.shape[1:]) for factor in (output, inputs, lag, core)]
+    return np.einsum("kid,kje,klf,kdef->klij", *whole)
+
+
+def low_rank_block(factors, field, offset, past, outputs, weights, covariance, prior=None, *, joint_offset):
+    """The block of a low-rank regression that maximises density times prior, by one dense least-squares problem.
+
+    Each column of the design is the prediction of all steps in all states when one entry of the block is 1 and the
+    others 0. `past` is ``(n, L, N)``, `weights` ``(n, K)``, `prior` a pair of location and scale; with `joint_offset`
+    the constant term is unknown as well. Returns the block and the constant term.
+    """
+    num_states, size = weights.shape[1], outputs.shape[1]
+    root = [np.linalg.inv(np.linalg.cholesky(matrix)) for matrix in covariance]
+
+    def whiten(prediction):
+        """Of ``(K, n, N)``, as one long vector."""
+        rows = [np.sqrt(weights[:, k, None]) * (prediction[k] @ root[k].T) for k in range(num_states)]
+        return np.concatenate(rows).ravel()
+
+    def predict(block):
+        tensor = low_rank_weights(factors | {field: block})
+        tensor = np.broadcast_to(tensor, (num_states,) + tensor.shape[1:])
+        return np.einsum("klij,nlj->kni", tensor, past)
+
+    block = factors[field]
+    columns = [whiten(predict(unit.reshape(block.shape))) for unit in np.eye(block.size)]
+    ones = np.ones((1, len(outputs), 1))
+    target = np.stack([outputs if joint_offset else outputs - offset[k] for k in range(num_states)])
+    if joint_offset:
+        columns += [whiten(unit.reshape(num_states, 1, size) * ones) for unit in np.eye(num_states * size)]
+    design, target = np.stack(columns, 1), whiten(target)
+    if prior is not None:
+        loc, scale = (np.broadcast_to(array, block.shape).ravel() for array in prior)
+        design = np.vstack([design, np.eye(block.size, design.shape[1]) / scale[:, None]])
+        target = np.append(target, loc / scale)
+    solution = np.linalg.lstsq(design, target, rcond=None)[0]
+    offset = solution[block.size :].reshape(num_states, size) if joint_offset else offset
+    return solution[: block.size].reshape(block.shape), offset
+
+
 def linear_gaussian_step(parameters, values, observed, *, diagonal):
     """New parameters of a linear-Gaussian model.
 

@@ -12,6 +12,7 @@ from tsppl.distributions.matrix_normal_inverse_wishart import (
     MatrixNormalInverseWishart as MatrixNormalInverseWishart,
     NormalInverseWishart as NormalInverseWishart,
 )
+from tsppl.distributions.salt import SALT as SALT
 from tsppl.distributions.sequence import SequenceDistribution as SequenceDistribution
 from tsppl.distributions.streams import Streams as Streams
 from tsppl.distributions.switching_linear_dynamics import (

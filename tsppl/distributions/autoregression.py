@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 from tsppl.distributions.emissions import against_batch, partial_log_prob, select_state
 from tsppl.distributions.gaussian_parameters import gaussian_parameters
 from tsppl.distributions.markov_switching import MarkovSwitching
-from tsppl.distributions.shapes import broadcast_to_batch, is_concrete
+from tsppl.distributions.shapes import broadcast_to_batch, emission_batch, is_concrete
 from tsppl.messages.autoregression import (
     MAX_LEFT_OUT_PATHS,
     conditional_means,
@@ -28,8 +28,41 @@ class SwitchingAutoregression(MarkovSwitching):
     batch ``(..., K)``, or ``(..., rows, K)`` for the last ``rows`` steps; ``initial`` or None; ``num_conditioned``.
     """
 
-    pytree_data_fields = ("weights", "noise", "initial")
+    pytree_data_fields = ("noise", "initial")
     pytree_aux_fields = ("num_conditioned",)
+
+    def _check_noise_and_start(self, lags_name, num_lags, num_conditioned, *, num_states, num_steps, time_varying):
+        """Check noise, ``initial`` and ``num_conditioned`` against the lags, whose number the argument ``lags_name`` gives.
+
+        Sets ``num_conditioned``; returns ``name -> batch shape`` of the distributions.
+        """
+        step_shape = self.noise.event_shape
+        batches = {
+            "noise": emission_batch("noise", self.noise, num_states, num_steps=num_steps, time_varying=time_varying)
+        }
+        if num_lags >= num_steps:
+            raise ValueError(
+                f"{lags_name} has {num_lags} lags and num_steps is {num_steps}: a series must be longer than its lags"
+            )
+        if self.initial is not None:
+            if num_conditioned is not None:
+                raise ValueError(
+                    "num_conditioned is for initial=None: with an initial distribution nothing is conditioned on"
+                )
+            accepted = [(num_lags,) + step_shape] + ([step_shape] if num_lags == 1 else [])
+            if self.initial.event_shape not in accepted:
+                raise ValueError(
+                    f"initial has event shape {self.initial.event_shape}; with {num_lags} lags it must be "
+                    + " or ".join(map(str, accepted))
+                )
+            batches["initial"] = emission_batch("initial", self.initial, num_states, num_steps=num_steps)
+        self.num_conditioned = num_lags if num_conditioned is None else num_conditioned
+        if not num_lags <= self.num_conditioned < num_steps:
+            raise ValueError(
+                f"num_conditioned is {num_conditioned}; it must be from the number of lags, {num_lags}, to "
+                f"num_steps - 1 = {num_steps - 1}"
+            )
+        return batches
 
     @property
     def support(self):

@@ -7,7 +7,6 @@ from tsppl.distributions.emissions import as_distribution
 from tsppl.distributions.shapes import (
     broadcast_batches,
     check_time_varying,
-    emission_batch,
     parameter_batch,
 )
 
@@ -56,6 +55,8 @@ class AutoregressiveHMM(SwitchingAutoregression):
     >>> model.latent_mode(jnp.array([1.0, 0.9, 0.8, -0.4]))["states"].tolist()
     [-1, 0, 0, 1]
     """
+
+    pytree_data_fields = ("weights",)
 
     def __init__(
         self,
@@ -112,21 +113,9 @@ class AutoregressiveHMM(SwitchingAutoregression):
             rows=num_steps,
             time_varying=varying,
         )
-        batches["noise"] = emission_batch("noise", self.noise, num_states, num_steps=num_steps, time_varying=varying)
-        if num_lags >= num_steps:
-            raise ValueError(
-                f"weights has {num_lags} lags and num_steps is {num_steps}: a series must be longer than its lags"
-            )
-        if self.initial is not None:
-            self._check_initial(num_lags, step_shape, num_conditioned)
-            batches["initial"] = emission_batch("initial", self.initial, num_states, num_steps=num_steps)
-        self.num_conditioned = num_lags if num_conditioned is None else num_conditioned
-        if not num_lags <= self.num_conditioned < num_steps:
-            raise ValueError(
-                f"num_conditioned is {num_conditioned}; it must be from the number of lags, {num_lags}, to "
-                "num_steps - 1 = "
-                f"{num_steps - 1}"
-            )
+        batches |= self._check_noise_and_start(
+            "weights", num_lags, num_conditioned, num_states=num_states, num_steps=num_steps, time_varying=varying
+        )
         transition_name = [name for name in batches if name.startswith("transition")][0]
         rows = {transition_name: num_steps - 1, "weights": num_steps, "noise": num_steps}
         batch = broadcast_batches(batches, num_steps=num_steps, time_varying=varying, rows=rows)
@@ -141,18 +130,6 @@ class AutoregressiveHMM(SwitchingAutoregression):
             validate_args=validate_args,
         )
         self._warn_if_nothing_is_scored()
-
-    def _check_initial(self, num_lags, step_shape, num_conditioned):
-        if num_conditioned is not None:
-            raise ValueError(
-                "num_conditioned is for initial=None: with an initial distribution nothing is conditioned on"
-            )
-        accepted = [(num_lags,) + step_shape] + ([step_shape] if num_lags == 1 else [])
-        if self.initial.event_shape not in accepted:
-            raise ValueError(
-                f"initial has event shape {self.initial.event_shape}; with {num_lags} lags it must be "
-                + " or ".join(map(str, accepted))
-            )
 
     @property
     def _lag_weights(self):

@@ -84,7 +84,7 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
     (10, 2)
     """
 
-    pytree_data_fields = ("recurrence",)
+    pytree_data_fields = ("weights", "recurrence")
 
     def __init__(
         self,

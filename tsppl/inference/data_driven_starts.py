@@ -13,6 +13,7 @@ from scipy.ndimage import uniform_filter1d
 from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM
 from tsppl.distributions.hidden_markov import HiddenMarkov
 from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM
+from tsppl.distributions.salt import SALT
 from tsppl.distributions.shapes import is_concrete, typed_key
 from tsppl.inference.em_arguments import resolve_fixed
 from tsppl.inference.em_autoregressive import lagged_rows
@@ -20,10 +21,12 @@ from tsppl.inference.em_linear_gaussian import TrajectoryStatistics
 from tsppl.inference.em_markov_switching import StateStatistics, flatten_steps
 from tsppl.inference.em_steps import prepare, steps_of
 from tsppl.inference.emission_parameters import leaf_of
+from tsppl.inference.low_rank_starts import regression_start
 
 _CERTAINTY = 0.9
 _BLUR = 0.3
 _WINDOW = 5
+_MAX_INPUTS = 50
 
 
 def data_driven_start(key, distribution, value, *, fixed=()):
@@ -31,8 +34,9 @@ def data_driven_start(key, distribution, value, *, fixed=()):
 
     ``HiddenMarkov``: k-means clusters of the observations, one for each state, numbered by their centres; for
     categories clusters of their indicators. ``AutoregressiveHMM``: clusters of steps that follow the same regression on
-    the past (Spaeth 1979). In both, the parameters are those of one M-step in which a step belongs to its cluster with
-    probability 0.9. ``LinearGaussianSSM``: principal components as trajectory, missing entries filled in by the
+    the past (Spaeth 1979); where the past has many entries, on its latest 50. In both, the parameters are those of one
+    M-step in which a step belongs to its cluster with probability 0.9. ``SALT``: the same clusters, and the factors of
+    a ridge regression in each. ``LinearGaussianSSM``: principal components as trajectory, missing entries filled in by the
     components, then the regressions on it. Different keys give different starts.
 
     Args:
@@ -60,8 +64,15 @@ def data_driven_start(key, distribution, value, *, fixed=()):
     fixed = resolve_fixed(fixed, steps.names(distribution))
     value = distribution.check_value(value)
     start = prepare(distribution, value, fixed)
-    statistics = _ROUGH[type(distribution)](_generator(key), start, value, fixed)
+    generator = _generator(key)
+    statistics = _ROUGH[type(distribution)](generator, start, value, fixed)
+    if isinstance(start, SALT):
+        start_key = jax.random.key(int(generator.integers(2**31)))
+        start = _regression_start(start_key, start, value, statistics.state_probs, fixed=fixed)
     return _maximize(start, value, statistics, fixed=fixed)
+
+
+_regression_start = jax.jit(regression_start, static_argnames="fixed")
 
 
 @partial(jax.jit, static_argnames="fixed")
@@ -85,6 +96,8 @@ def _autoregressive(generator, distribution, value, fixed):
     probs = _no_preference(distribution, value)
     inputs, outputs, weights, observed = map(_as_numpy, lagged_rows(distribution, value, probs))
     outputs = outputs if observed is None else np.where(observed, outputs, 0)
+    kept = outputs.shape[1] * max(1, min(distribution.num_lags, _MAX_INPUTS // outputs.shape[1]))
+    inputs = np.concatenate([inputs[:, :kept], inputs[:, -1:]], axis=1)
     labels = _regression_clusters(generator, inputs, outputs, weights.sum(1) > 0, probs.shape[-1])
     missing = probs.shape[-2] - labels.size // max(int(np.prod(probs.shape[:-2])), 1)
     labels = labels.reshape(probs.shape[:-2] + (-1,))
@@ -217,5 +230,6 @@ def _principal_components(points, observed, size, num_rounds=20):
 _ROUGH = {
     HiddenMarkov: _hidden_markov,
     AutoregressiveHMM: _autoregressive,
+    SALT: _autoregressive,
     LinearGaussianSSM: _linear_gaussian,
 }

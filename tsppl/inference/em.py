@@ -42,6 +42,8 @@ def em(distribution, value, *, num_iters=200, tol=1e-6, priors=None, fixed=(), n
     ============================ ============================================================================
     ``HiddenMarkov``             ``initial_probs``, ``transition_probs``, ``emission.<argument>``
     ``AutoregressiveHMM``        ``initial_probs``, ``transition_probs``, ``weights``, ``noise.<argument>``
+    ``SALT``                     ``initial_probs``, ``transition_probs``, ``output_factors``, ``input_factors``,
+                                 ``lag_factors``, ``core`` (Tucker), ``noise.<argument>``
     ``LinearGaussianSSM``        ``initial.<argument>``, ``transition_matrix``, ``transition_noise.<argument>``,
                                  ``emission_matrix``, ``emission_noise.<argument>``
     ============================ ============================================================================
@@ -51,6 +53,10 @@ def em(distribution, value, *, num_iters=200, tol=1e-6, priors=None, fixed=(), n
     Categorical, Normal (also ``.to_event(1)``) and MultivariateNormal emissions, each stream of ``Streams`` included,
     and for autoregressions and linear-Gaussian models with Gaussian noise; other families climb by gradient steps that
     never lower the objective. Probabilities that are zero stay zero.
+
+    The factors of SALT move one after the other, each to its exact maximum (Lee et al. 2023). A factor with one state
+    axis entry stays shared by all states. Normal priors on the factors, of any location and scale, are exact too: a
+    scale that falls with the lag, ``priors={"lag_factors": Normal(0, scale[:, None])}``, is a lag penalty.
 
     ``initial`` of an autoregression and ``noise_matrix`` are held. With a ``noise_matrix``, the transition matrix
     changes only where the noise reaches, so that companion forms stay what they are. ``initial`` of a linear-Gaussian

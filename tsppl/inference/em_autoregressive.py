@@ -65,24 +65,27 @@ def maximize_autoregressive(distribution, value, statistics, priors, fixed):
     if closed:
         updated.weights, updated.noise = _regress(distribution, value, statistics.state_probs, priors, fixed)
         return updated
-    return _climb(updated, value, statistics.state_probs, parameter_priors, fixed)
+    log_prior = lambda candidate: regression_log_prior(candidate, parameter_priors)  # noqa: E731
+    return climb_regression(updated, value, statistics.state_probs, ("weights",), log_prior, fixed)
 
 
-def _climb(distribution, value, state_probs, priors, fixed):
+def climb_regression(distribution, value, state_probs, arguments, log_prior, fixed):
+    """Gradient steps in the noise and the named real ``arguments``; ``log_prior`` is a function of the distribution."""
     every = {f"noise.{name}": parameter for name, parameter in parameters(distribution.noise).items()}
-    every["weights"] = Parameter(distribution.weights, constraints.real)
+    every |= {name: Parameter(getattr(distribution, name), constraints.real) for name in arguments}
     free = {name: parameter for name, parameter in every.items() if name not in fixed}
 
     def with_values(values):
         candidate = copy.copy(distribution)
-        candidate.weights = values.get("weights", distribution.weights)
+        for name in arguments:
+            setattr(candidate, name, values.get(name, getattr(distribution, name)))
         candidate.noise = rebuild(distribution.noise, below("noise", values))
         return candidate
 
     def objective(values):
         candidate = with_values(values)
         terms = candidate._potentials(value)[2]
-        return jnp.where(state_probs > 0, state_probs * terms, 0.0).sum() + regression_log_prior(candidate, priors)
+        return jnp.where(state_probs > 0, state_probs * terms, 0.0).sum() + log_prior(candidate)
 
     values = {name: parameter.value for name, parameter in free.items()}
     return with_values(climb(objective, values, {name: parameter.constraint for name, parameter in free.items()}))

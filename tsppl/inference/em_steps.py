@@ -6,10 +6,12 @@ from typing import NamedTuple
 from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM
 from tsppl.distributions.hidden_markov import HiddenMarkov
 from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM
+from tsppl.distributions.salt import SALT
 from tsppl.inference import (
     em_autoregressive as autoregressive,
     em_linear_gaussian as linear_gaussian,
     em_markov_switching as switching,
+    em_salt as salt,
 )
 from tsppl.inference.em_arguments import in_one_dtype
 
@@ -46,6 +48,7 @@ _CLASSES = {
         autoregressive.maximize_autoregressive,
         autoregressive.autoregressive_log_prior,
     ),
+    SALT: Steps(salt.salt_names, salt.prepare_salt, switching.expected_states, salt.maximize_salt, salt.salt_log_prior),
 }
 
 
