@@ -51,7 +51,7 @@ def _combine_lags(filters, series, product):
 
 def _block_size(num_lags):
     """Few enough steps that the banded matrices hold few zeros, enough that the series is copied at most five times."""
-    return 16 if num_lags <= 16 else max(32, num_lags // 4)
+    return max(8, min(num_lags, 32), num_lags // 4)
 
 
 def _banded(filters, size, before):
