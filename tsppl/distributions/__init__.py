@@ -14,6 +14,7 @@ from tsppl.distributions.matrix_normal_inverse_wishart import (
 )
 from tsppl.distributions.salt import SALT as SALT
 from tsppl.distributions.sequence import SequenceDistribution as SequenceDistribution
+from tsppl.distributions.steady_state import LowRankReport as LowRankReport, low_rank_report as low_rank_report
 from tsppl.distributions.streams import Streams as Streams
 from tsppl.distributions.switching_linear_dynamics import (
     RecurrentTransitions as RecurrentTransitions,
