@@ -149,12 +149,16 @@ def main():
     num_steps = 5_000 if quick else 100_000
     for dtype in ("float32", "float64"):
         jax.config.update("jax_enable_x64", dtype == "float64")
-        lines.append(_emit(f"### One sweep, {dtype}: K = 10 states, N = 10 components, L = 3 lags, T = {num_steps:,}\n"))
+        lines.append(
+            _emit(f"### One sweep, {dtype}: K = 10 states, N = 10 components, L = 3 lags, T = {num_steps:,}\n")
+        )
         lines += [_emit(_row(["part", "ms"])), _emit("|---|---:|")]
         lines += [_emit(_row([part, f"{cost:.1f}"])) for part, cost in sweep_costs(10, 10, 3, num_steps).items()]
         lines.append(_emit(""))
     sizes = (3, 2, 2, 300 if quick else 2_000)
-    lines.append(_emit("### Effective draws of the weights, float64: K = {}, N = {}, L = {}, T = {:,}\n".format(*sizes)))
+    lines.append(
+        _emit("### Effective draws of the weights, float64: K = {}, N = {}, L = {}, T = {:,}\n".format(*sizes))
+    )
     lines += [
         _emit(_row(["kernel", "draws", "seconds", "effective / s, lowest", "effective / s, median"])),
         _emit("|---" + "|---:" * 4 + "|"),

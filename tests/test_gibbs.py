@@ -1,5 +1,9 @@
 """Gibbs blocks: against enumeration, against the model's own density, and under every way of running chains."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +16,7 @@ from numpyro.infer import MCMC, Gibbs
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference.switching_regression import enumerated_posterior
+from tsppl.conjugate import draw_table_counts
 from tsppl.inference import (
     GaussianUpdate,
     ProbabilityUpdate,
@@ -20,6 +25,7 @@ from tsppl.inference import (
     StateGibbs,
     auto_gibbs,
 )
+from tsppl.inference.complete_data import CompleteData
 
 ROWS = jnp.array([[3.0, 1.0], [0.5, 2.0]])
 COLUMN = jnp.linalg.cholesky(jnp.array([[1.0, 0.2], [0.2, 2.0]]))
@@ -76,7 +82,7 @@ def assert_means(draws, expected, tolerance=4.5):
     np.testing.assert_array_less(abs(chains.mean(0) - expected) / (error + 1e-12), tolerance)
 
 
-@pytest.mark.parametrize("model", [two_sites, one_site])
+@pytest.mark.parametrize("model", [pytest.param(two_sites, marks=pytest.mark.slow), one_site])
 def test_the_whole_kernel_against_enumeration_with_parameters_integrated_out(model):
     split = model is two_sites
     regression = RegressionUpdate("coefficients", "covariance") if split else RegressionUpdate("regression")
@@ -148,21 +154,23 @@ def test_missing_values_are_drawn_from_their_exact_conditional():
     assert_means(np.einsum("csi,csj->csij", found - mean, found - mean), covariance)
 
 
-def test_auto_gibbs_finds_every_conjugate_site_and_says_so():
-    def model(series, num_states=2):
-        gamma = numpyro.sample("gamma", dist.Gamma(2.0, 1.0))
-        base = numpyro.sample("base", dist.Dirichlet(jnp.full(num_states, gamma / num_states)))
-        rows = numpyro.sample("rows", dist.Dirichlet(4.0 * base + 5.0 * jnp.eye(num_states)).to_event(1))
-        kappa = numpyro.sample("kappa", dist.Beta(2.0, 2.0))
-        with numpyro.plate("state", num_states):
-            covariance = numpyro.sample("covariance", dist.InverseWishart(4.0, jnp.eye(1)))
-            matrix = dist.MatrixNormal(jnp.zeros((1, 2)), jnp.linalg.cholesky(covariance), jnp.eye(2))
-            weights, bias = tsd.lag_weights(numpyro.sample("coefficients", matrix))
-        noise = dist.MultivariateNormal(bias, covariance)
-        initial = jnp.array([kappa, 1 - kappa])
-        numpyro.sample("y", tsd.AutoregressiveHMM(initial, rows, weights, noise, num_steps=len(series)), obs=series)
+def sticky(series, num_states=2):
+    """Hierarchical rows, and sites that nothing is conjugate to."""
+    gamma = numpyro.sample("gamma", dist.Gamma(2.0, 1.0))
+    base = numpyro.sample("base", dist.Dirichlet(jnp.full(num_states, gamma / num_states)))
+    rows = numpyro.sample("rows", dist.Dirichlet(4.0 * base + 5.0 * jnp.eye(num_states)).to_event(1))
+    kappa = numpyro.sample("kappa", dist.Beta(2.0, 2.0))
+    with numpyro.plate("state", num_states):
+        covariance = numpyro.sample("covariance", dist.InverseWishart(4.0, jnp.eye(1)))
+        matrix = dist.MatrixNormal(jnp.zeros((1, 2)), jnp.linalg.cholesky(covariance), jnp.eye(2))
+        weights, bias = tsd.lag_weights(numpyro.sample("coefficients", matrix))
+    noise = dist.MultivariateNormal(bias, covariance)
+    initial = jnp.array([kappa, 1 - kappa])
+    numpyro.sample("y", tsd.AutoregressiveHMM(initial, rows, weights, noise, num_steps=len(series)), obs=series)
 
-    kernel = auto_gibbs(model, SERIES)
+
+def test_auto_gibbs_finds_every_conjugate_site_and_says_so():
+    kernel = auto_gibbs(sticky, SERIES)
     plan = repr(kernel).splitlines()
     assert plan[:4] == [
         "states of y: forward-backward, inside the block",
@@ -171,12 +179,45 @@ def test_auto_gibbs_finds_every_conjugate_site_and_says_so():
         "gamma, kappa: NUTS, states summed out",
     ]
     assert any(line.startswith("(kappa cannot be drawn by RateUpdate") for line in plan[4:])
+
+
+@pytest.mark.slow
+def test_chains_beside_nuts():
+    kernel = auto_gibbs(sticky, SERIES)
     chains = MCMC(kernel, num_warmup=20, num_samples=20, num_chains=2, chain_method=jax.vmap, progress_bar=False)
     chains.run(random.key(0), SERIES, extra_fields=("block_states.0.states",))
     draws = chains.get_samples(group_by_chain=True)
     assert draws["coefficients"].shape == (2, 20, 2, 1, 2)
     assert chains.get_extra_fields(group_by_chain=True)["block_states.0.states"].shape == (2, 20, len(SERIES))
     assert all(np.isfinite(draw).all() for draw in draws.values())
+
+
+THREE_WAYS = """
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+from numpyro.infer import MCMC
+from tests.test_gibbs import SERIES, one_site
+from tsppl.inference import auto_gibbs
+assert jax.local_device_count() == 2
+draws = []
+for chain_method in ("sequential", "parallel", jax.vmap):
+    chains = MCMC(
+        auto_gibbs(one_site, SERIES), num_warmup=5, num_samples=10, num_chains=2, chain_method=chain_method, progress_bar=False
+    )
+    chains.run(jax.random.key(0), SERIES)
+    draws.append(chains.get_samples(group_by_chain=True)["regression"])
+for other in draws[1:]:
+    np.testing.assert_allclose(draws[0], other, rtol=1e-6)
+assert abs(draws[0][0] - draws[0][1]).max() > 0.1
+"""
+
+
+@pytest.mark.slow
+def test_sequential_parallel_and_vectorised_chains_are_the_same():
+    """In a process of its own, with two devices."""
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", THREE_WAYS], env=environment, check=True, timeout=300)
 
 
 def hidden_markov(counts, scale=1.0, twice=False):
@@ -241,8 +282,6 @@ def test_ragged_series_count_no_transition_after_their_end():
             )
             numpyro.sample("y", process, obs=series)
 
-    from tsppl.inference.complete_data import CompleteData
-
     series, lengths = jnp.stack([COUNTS, COUNTS]), jnp.array([5, 2])
     states = jnp.array([[0, 0, 1, 1, 1], [0, 1, 0, 0, 1]])
     data = CompleteData(model, "y", (series, lengths), {}, {"rows": jnp.full((2, 2), 0.5)})
@@ -253,8 +292,6 @@ def test_ragged_series_count_no_transition_after_their_end():
 
 def test_tables_of_the_restaurant():
     """Means and variances of the number of tables, a sum of independent Bernoulli draws."""
-    from tsppl.conjugate import draw_table_counts
-
     customers, concentration = jnp.array([[3, 0], [10, 1]]), jnp.array([[1.0, 2.0], [3.0, 0.1]])
     keys = random.split(random.key(0), 20_000)
     tables = np.asarray(jax.vmap(lambda key: draw_table_counts(key, customers, concentration, 20))(keys))

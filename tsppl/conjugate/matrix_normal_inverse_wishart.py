@@ -13,6 +13,8 @@ from jax import lax
 from jax.scipy.special import multigammaln
 from jaxtyping import Array, Float
 
+LARGEST_BLOCK = 512
+
 
 class MatrixNormalInverseWishartParameters(NamedTuple):
     """``M``, the Cholesky factor of the inverse of ``V``, ``nu``, and the Cholesky factor of ``S``."""
@@ -35,23 +37,36 @@ class RegressionStatistics(NamedTuple):
 def regression_statistics(inputs, outputs, states, num_states) -> RegressionStatistics:
     """Sums over the rows of each state, with a leading axis of ``K``.
 
+    Rows are sorted by state into blocks of one state each, so that the work does not grow with the number of states.
+
     Args:
         inputs: ``(n, p)``.
         outputs: ``(n, N)``.
         states: int ``(n,)``; rows with a negative state count nowhere.
         num_states: ``K``.
     """
-    size = inputs.shape[1]
+    (num_rows, size), width = inputs.shape, inputs.shape[1] + outputs.shape[1]
     rows = jnp.concatenate([inputs, outputs], axis=1)
+    states = jnp.where(states < 0, num_states, states)
+    counts = jnp.bincount(states, length=num_states + 1)
+    block_size = max(8, min(LARGEST_BLOCK, num_rows // (2 * num_states)))
+    num_blocks = -(-num_rows // block_size) + num_states + 1
+    last_blocks = jnp.cumsum(-(-counts // block_size))
+    first_slots = jnp.concatenate([jnp.zeros(1, last_blocks.dtype), last_blocks[:-1]]) * block_size
+    order = jnp.argsort(states)
+    ordered = states[order]
+    slots = first_slots[ordered] + jnp.arange(num_rows) - (jnp.cumsum(counts) - counts)[ordered]
+    placed = jnp.full(num_blocks * block_size, num_rows).at[slots].set(order).reshape(num_blocks, block_size)
+    owners = jnp.searchsorted(last_blocks, jnp.arange(num_blocks), side="right")
 
-    def of_state(state):
-        kept = jnp.where((states == state)[:, None], rows, 0)
-        return kept.T @ rows
+    def add(sums, block):
+        indices, owner = block
+        chosen = rows.at[indices].get(mode="fill", fill_value=0)
+        return sums.at[owner].add(chosen.T @ chosen, mode="drop"), None
 
-    sums = lax.map(of_state, jnp.arange(num_states))
-    total = jnp.bincount(jnp.where(states < 0, num_states, states), length=num_states)
+    sums, _ = lax.scan(add, jnp.zeros((num_states, width, width), rows.dtype), (placed, owners))
     return RegressionStatistics(
-        sums[:, :size, :size], sums[:, size:, :size], sums[:, size:, size:], total.astype(rows.dtype)
+        sums[:, :size, :size], sums[:, size:, :size], sums[:, size:, size:], counts[:num_states].astype(rows.dtype)
     )
 
 

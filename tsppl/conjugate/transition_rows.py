@@ -29,10 +29,10 @@ def transition_counts(states, num_states, lengths=None) -> tuple[Int[Array, " K"
 
 
 def draw_probabilities(key, concentration) -> Float[Array, "... K"]:
-    """Draw from Dirichlet distributions; a probability below the smallest normal float is rounded up to it."""
+    """Draw from Dirichlet distributions; a probability that is no normal float is rounded up to one."""
     logs = random.loggamma(key, concentration)
     logs -= logs.max(-1, keepdims=True)
-    probs = jnp.maximum(jnp.exp(logs), jnp.finfo(logs.dtype).tiny)
+    probs = jnp.maximum(jnp.exp(logs), logs.shape[-1] * jnp.finfo(logs.dtype).tiny)
     return probs / probs.sum(-1, keepdims=True)
 
 

@@ -122,6 +122,8 @@ class SwitchingAutoregression(MarkovSwitching):
 
     def _scored(self):
         num_lags, num_steps = self.num_lags, self.num_steps
+        if self.observed_mask is None and self.lengths is None:
+            return jnp.asarray(np.arange(num_steps) >= self._first_state)
         whole = self._whole_steps()
         lags_whole = jnp.stack([whole[..., num_lags - 1 - lag : num_steps - 1 - lag] for lag in range(num_lags)]).all(0)
         before = jnp.zeros(whole.shape[:-1] + (num_lags,), bool)
@@ -145,8 +147,7 @@ class SwitchingAutoregression(MarkovSwitching):
 
     def _potentials(self, value):
         value, entries = self._observed_value(value)
-        residuals = self._as_matrix(value)[..., None, :] - self._means(value)
-        log_likelihoods = self._residual_log_likelihoods(residuals, entries)
+        log_likelihoods = self._step_log_likelihoods(value, entries)
         if self.initial is not None:
             block = self._initial_log_likelihoods(value)
             lead = lax.broadcast_shapes(block.shape[:-1], log_likelihoods.shape[:-2])
@@ -155,6 +156,11 @@ class SwitchingAutoregression(MarkovSwitching):
         scored = self._scored()
         log_likelihoods = jnp.where(scored[..., None], log_likelihoods, 0.0)[..., self._first_state :, :]
         return self._log_initial, self._log_transition_given(value), log_likelihoods
+
+    def _step_log_likelihoods(self, value, entries):
+        """Log density of every step given its lags, ``(..., T, K)``; ``entries`` were observed."""
+        residuals = self._as_matrix(value)[..., None, :] - self._means(value)
+        return self._residual_log_likelihoods(residuals, entries)
 
     def _log_transition_given(self, value):
         """Log transitions between the steps that have a state."""

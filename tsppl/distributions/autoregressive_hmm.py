@@ -1,15 +1,18 @@
 """The autoregressive hidden Markov model as a distribution over the observed series."""
 
 import jax.numpy as jnp
+from numpyro.distributions import MultivariateNormal
 
 from tsppl.distributions.autoregression import SwitchingAutoregression
 from tsppl.distributions.emissions import as_distribution
+from tsppl.distributions.gaussian_parameters import gaussian_parameters
 from tsppl.distributions.shapes import (
     broadcast_batches,
     check_noise_and_start,
     check_time_varying,
     parameter_batch,
 )
+from tsppl.messages.autoregression import gaussian_log_likelihoods
 
 
 class AutoregressiveHMM(SwitchingAutoregression):
@@ -142,3 +145,20 @@ class AutoregressiveHMM(SwitchingAutoregression):
     @property
     def _lag_weights(self):
         return self.weights if self.event_dim == 2 else self.weights[..., None, None]
+
+    def _step_log_likelihoods(self, value, entries):
+        elementwise = entries is not None and self.observed_mask is not None
+        constant = not (self._weights_vary or self._noise_varies)
+        if not (isinstance(self.noise, MultivariateNormal) and constant) or elementwise:
+            return super()._step_log_likelihoods(value, entries)
+        loc, scale_tril = gaussian_parameters(self.noise)
+        if not self.noise.batch_shape:
+            loc, scale_tril = loc[None], scale_tril[None]
+        states = (self.num_states,)
+        weights, loc, scale_tril = (
+            jnp.broadcast_to(array, array.shape[:-core] + states + array.shape[1 - core :])
+            for array, core in ((self.weights, 4), (loc, 2), (scale_tril, 3))
+        )
+        return jnp.vectorize(gaussian_log_likelihoods, signature="(k,l,n,n),(k,n),(k,n,n),(t,n)->(t,k)")(
+            weights, loc, scale_tril, value
+        )

@@ -41,6 +41,27 @@ def conditional_means(weights, values) -> Float[Array, "T K N"]:
     return together.reshape(-1, weights.shape[0], size)[:num_steps]
 
 
+def gaussian_log_likelihoods(weights, loc, scale_tril, values) -> Float[Array, "T K"]:
+    """Log density of every step in every state under Gaussian noise, with zeros before the start of the series.
+
+    The whitening matrix is multiplied into the weights, so that one matrix product gives whitened residuals.
+
+    Args:
+        weights: constant ``(K, L, N, N)``.
+        loc: ``(K, N)``.
+        scale_tril: Cholesky factors of the noise covariance, ``(K, N, N)``.
+        values: ``(T, N)``.
+    """
+    size = values.shape[-1]
+    identity = jnp.broadcast_to(jnp.eye(size, dtype=scale_tril.dtype), scale_tril.shape)
+    whitening = solve_triangular(scale_tril, identity, lower=True)
+    lags = jnp.concatenate([whitening[:, None], -jnp.einsum("kij,kljm->klim", whitening, weights)], axis=1)
+    later = jnp.concatenate([values, jnp.zeros_like(values[:1])])
+    residuals = conditional_means(lags, later)[1:] - jnp.einsum("kij,kj->ki", whitening, loc)
+    log_scales = jnp.log(jnp.diagonal(scale_tril, axis1=-2, axis2=-1)).sum(-1)
+    return -0.5 * (residuals**2).sum(-1) - log_scales - 0.5 * size * jnp.log(2 * jnp.pi)
+
+
 def _means_of_varying_weights(weights, values):
     """Summed lag by lag: the weights themselves are larger than any copy of the data."""
     num_steps, _, num_lags = weights.shape[:3]
