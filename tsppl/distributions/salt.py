@@ -166,7 +166,7 @@ class SALT(SwitchingAutoregression):
             ValueError: if an argument varies in time, is traced, if the series is scalar, or if the filter never settles:
                 parts of the trajectory that do not die out are not observed, or are not driven by noise.
 
-        Source: Lee, Warrington, Glaser and Linderman (NeurIPS 2023), proposition 1.
+        Source: Lee, Warrington, Glaser and Linderman (NeurIPS 2023), on linear dynamical systems.
 
         >>> import jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
         >>> level = dist.Normal(jnp.zeros(1), 1.0).to_event(1)

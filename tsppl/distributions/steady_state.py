@@ -68,7 +68,7 @@ def low_rank_report(ssm, num_lags) -> LowRankReport:
     Raises:
         ValueError: as :meth:`SALT.from_linear_gaussian`.
 
-    Source: Lee, Warrington, Glaser and Linderman (NeurIPS 2023), proposition 1.
+    Source: Lee, Warrington, Glaser and Linderman (NeurIPS 2023), on linear dynamical systems.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
     >>> level = dist.Normal(jnp.zeros(1), 1.0).to_event(1)
