@@ -7,6 +7,10 @@ from tsppl.distributions.hidden_markov import HiddenMarkov as HiddenMarkov
 from tsppl.distributions.lag_coefficients import lag_coefficients as lag_coefficients, lag_weights as lag_weights
 from tsppl.distributions.linear_gaussian_chain import LinearGaussianChain as LinearGaussianChain
 from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM as LinearGaussianSSM
+from tsppl.distributions.low_rank_prior import (
+    low_rank_values as low_rank_values,
+    sample_low_rank_factors as sample_low_rank_factors,
+)
 from tsppl.distributions.markov_chain import MarkovChain as MarkovChain
 from tsppl.distributions.matrix_normal_inverse_wishart import (
     MatrixNormalInverseWishart as MatrixNormalInverseWishart,
