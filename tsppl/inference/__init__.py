@@ -3,5 +3,9 @@
 from tsppl.inference.alignment import align_labels as align_labels
 from tsppl.inference.data_driven_starts import data_driven_start as data_driven_start
 from tsppl.inference.em import EMResult as EMResult, em as em
+from tsppl.inference.low_rank_selection import (
+    LowRankSelection as LowRankSelection,
+    select_low_rank as select_low_rank,
+)
 from tsppl.inference.low_rank_starts import grow_rank as grow_rank, low_rank_factors as low_rank_factors
 from tsppl.inference.starting import starting_params as starting_params
