@@ -150,6 +150,19 @@ def autoregression(noise, initial=None, **fixed):
     return build
 
 
+def low_rank(noise, start, core=False, **fixed):
+    def build(p, **keywords):
+        factors = (p[name] for name in ("outputs", "inputs", "lags"))
+        arguments = {"num_steps": NUM_STEPS, "initial": start(p), "core": p["core"] if core else None, **fixed}
+        return tsd.SALT(*probs(p).values(), *factors, noise(p), **(arguments | keywords))
+
+    return build
+
+
+def start_lags(p):
+    return dist.Normal(p["start"], jnp.ones_like(p["start"])).to_event(2)
+
+
 def student(p):
     return dist.StudentT(jnp.full_like(p["loc"], 6.0), p["loc"], jnp.exp(0.2 * p["scale"])).to_event(1)
 
@@ -287,6 +300,33 @@ ROWS = [
         sampleable=False,
         left_out=True,
         completes=False,
+    ),
+    Row(
+        "SALT",
+        low_rank(normal, start_block),
+        {
+            **CHAIN,
+            **NORMAL,
+            **START,
+            "outputs": (NUM_STATES, SIZE, 1),
+            "inputs": (NUM_STATES, SIZE, 1),
+            "lags": (NUM_STATES, 1, 1),
+        },
+        left_out=True,
+    ),
+    Row(
+        "SALT Tucker, shared outputs, StudentT, lengths",
+        low_rank(student, start_lags, core=True, lengths=4, time_varying=("transition_probs",)),
+        {
+            **VARYING_CHAIN,
+            **DIAGONAL,
+            "start": (NUM_STATES, 2, SIZE),
+            "outputs": (1, SIZE, 2),
+            "inputs": (NUM_STATES, SIZE, 1),
+            "lags": (NUM_STATES, 2, 1),
+            "core": (NUM_STATES, 2, 1, 1),
+        },
+        left_out=False,
     ),
     Row(
         "SwitchingLinearDynamics",

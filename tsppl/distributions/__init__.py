@@ -9,6 +9,7 @@ from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM as LinearG
 from tsppl.distributions.markov_chain import MarkovChain as MarkovChain
 from tsppl.distributions.salt import SALT as SALT
 from tsppl.distributions.sequence import SequenceDistribution as SequenceDistribution
+from tsppl.distributions.steady_state import LowRankReport as LowRankReport, low_rank_report as low_rank_report
 from tsppl.distributions.streams import Streams as Streams
 from tsppl.distributions.switching_linear_dynamics import (
     RecurrentTransitions as RecurrentTransitions,

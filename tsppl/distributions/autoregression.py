@@ -12,11 +12,13 @@ from numpyro.distributions import constraints
 from tsppl.distributions.emissions import against_batch, partial_log_prob, select_state
 from tsppl.distributions.gaussian_parameters import gaussian_parameters
 from tsppl.distributions.markov_switching import MarkovSwitching
-from tsppl.distributions.shapes import broadcast_to_batch, emission_batch, is_concrete
+from tsppl.distributions.shapes import broadcast_to_batch, is_concrete
 from tsppl.messages.autoregression import (
     MAX_LEFT_OUT_PATHS,
+    companion_eigenvalues,
     conditional_means,
     continue_series,
+    impulse_response,
     left_out_autoregressive,
 )
 
@@ -30,39 +32,6 @@ class SwitchingAutoregression(MarkovSwitching):
 
     pytree_data_fields = ("noise", "initial")
     pytree_aux_fields = ("num_conditioned",)
-
-    def _check_noise_and_start(self, lags_name, num_lags, num_conditioned, *, num_states, num_steps, time_varying):
-        """Check noise, ``initial`` and ``num_conditioned`` against the lags, whose number the argument ``lags_name`` gives.
-
-        Sets ``num_conditioned``; returns ``name -> batch shape`` of the distributions.
-        """
-        step_shape = self.noise.event_shape
-        batches = {
-            "noise": emission_batch("noise", self.noise, num_states, num_steps=num_steps, time_varying=time_varying)
-        }
-        if num_lags >= num_steps:
-            raise ValueError(
-                f"{lags_name} has {num_lags} lags and num_steps is {num_steps}: a series must be longer than its lags"
-            )
-        if self.initial is not None:
-            if num_conditioned is not None:
-                raise ValueError(
-                    "num_conditioned is for initial=None: with an initial distribution nothing is conditioned on"
-                )
-            accepted = [(num_lags,) + step_shape] + ([step_shape] if num_lags == 1 else [])
-            if self.initial.event_shape not in accepted:
-                raise ValueError(
-                    f"initial has event shape {self.initial.event_shape}; with {num_lags} lags it must be "
-                    + " or ".join(map(str, accepted))
-                )
-            batches["initial"] = emission_batch("initial", self.initial, num_states, num_steps=num_steps)
-        self.num_conditioned = num_lags if num_conditioned is None else num_conditioned
-        if not num_lags <= self.num_conditioned < num_steps:
-            raise ValueError(
-                f"num_conditioned is {num_conditioned}; it must be from the number of lags, {num_lags}, to "
-                f"num_steps - 1 = {num_steps - 1}"
-            )
-        return batches
 
     @property
     def support(self):
@@ -96,6 +65,43 @@ class SwitchingAutoregression(MarkovSwitching):
         signature = "(t,k,l,n,n),(t,n)->(t,k,n)" if self._weights_vary else "(k,l,n,n),(t,n)->(t,k,n)"
         means = jnp.vectorize(conditional_means, signature=signature)(self._lag_weights, self._as_matrix(value))
         return jnp.broadcast_to(means, means.shape[:-2] + (self.num_states, means.shape[-1]))
+
+    def impulse_response(self, steps):
+        """Response of each state's autoregression to a unit impulse, as if the state stayed: ``Phi_0 = I``, ``Phi_h =
+        sum_l weights[k, l] @ Phi_{h-1-l}``.
+
+        Args:
+            steps: number of steps after the impulse.
+
+        Returns:
+            ``(..., K, steps + 1, N, N)``: entry ``[k, h, i, j]`` is the response of channel ``i``, ``h`` steps after an
+            impulse to channel ``j``, in state ``k``; ``(..., K, steps + 1)`` for a scalar series.
+
+        Raises:
+            ValueError: if the weights vary in time.
+        """
+        responses = self._of_each_state(partial(impulse_response, num_steps=steps), "(h,n,n)", 3)
+        return responses if self.event_dim == 2 else responses[..., 0, 0]
+
+    def companion_eigenvalues(self):
+        """Eigenvalues of each state's companion matrix: complex ``(..., K, N L)``.
+
+        A state whose eigenvalues all lie inside the unit circle is stable.
+
+        Raises:
+            ValueError: if the weights vary in time.
+        """
+        return self._of_each_state(companion_eigenvalues, "(m)", 1)
+
+    def _of_each_state(self, function, output, core_ndim):
+        """``function`` of the weights ``(L, N, N)`` of each state, over the batch."""
+        if self._weights_vary:
+            raise ValueError(
+                "weights vary in time, and the answer belongs to constant ones: ask a distribution with the weights of "
+                "one step"
+            )
+        results = jnp.vectorize(function, signature=f"(l,n,n)->{output}")(self._lag_weights)
+        return broadcast_to_batch(results, self.batch_shape + (self.num_states,), core_ndim)
 
     def _observed_value(self, value):
         """The value with zeros where nothing was observed, and its observed entries (None if all were)."""
@@ -247,7 +253,9 @@ class SwitchingAutoregression(MarkovSwitching):
             rows = num_steps
             noise = self.noise.expand(self.batch_shape + (num_states,)).sample(noise_key, sample_shape + (rows,))
             noise = jnp.moveaxis(noise, len(sample_shape), len(lead))
-        noise = self._as_matrix(noise)
+        weights = self._lag_weights
+        dtype = jnp.result_type(value, weights)  # some families of NumPyro draw float64 whatever their parameters
+        value, noise = self._as_matrix(value).astype(dtype), self._as_matrix(noise).astype(dtype)
         noise = jnp.pad(noise, [(0, 0)] * len(lead) + [(num_steps - rows, 0), (0, 0), (0, 0)])
         state_noise = random.gumbel(state_key, lead + (num_steps, num_states), noise.dtype)
         transitions, transition_signature = self._transition_arrays()
@@ -267,10 +275,9 @@ class SwitchingAutoregression(MarkovSwitching):
 
         weights_signature = "(t,k,l,n,n)" if self._weights_vary else "(k,l,n,n)"
         signature = f"(k),{weights_signature},(t,k,n),(t,k),(t,n),(t),(),{transition_signature}->(t,n),(t)"
-        weights = self._lag_weights
         weights = jnp.broadcast_to(weights, weights.shape[:-4] + (num_states,) + weights.shape[-3:])
         value, states = jnp.vectorize(core, signature=signature)(
-            self._log_initial, weights, noise, state_noise, self._as_matrix(value), states, num_given, *transitions
+            self._log_initial, weights, noise, state_noise, value, states, num_given, *transitions
         )
         return self._as_event(value), {"states": states}
 

@@ -6,6 +6,7 @@ from tsppl.distributions.autoregression import SwitchingAutoregression
 from tsppl.distributions.emissions import as_distribution
 from tsppl.distributions.shapes import (
     broadcast_batches,
+    check_noise_and_start,
     check_time_varying,
     parameter_batch,
 )
@@ -113,9 +114,16 @@ class AutoregressiveHMM(SwitchingAutoregression):
             rows=num_steps,
             time_varying=varying,
         )
-        batches |= self._check_noise_and_start(
-            "weights", num_lags, num_conditioned, num_states=num_states, num_steps=num_steps, time_varying=varying
+        distributions, self.num_conditioned = check_noise_and_start(
+            self.noise,
+            self.initial,
+            num_conditioned,
+            ("weights", num_lags),
+            num_states=num_states,
+            num_steps=num_steps,
+            time_varying=varying,
         )
+        batches |= distributions
         transition_name = [name for name in batches if name.startswith("transition")][0]
         rows = {transition_name: num_steps - 1, "weights": num_steps, "noise": num_steps}
         batch = broadcast_batches(batches, num_steps=num_steps, time_varying=varying, rows=rows)

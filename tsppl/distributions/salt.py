@@ -1,10 +1,12 @@
 """The switching autoregressive low-rank tensor model as a distribution over the observed series."""
 
 import jax.numpy as jnp
+from numpyro.distributions import MultivariateNormal
 
 from tsppl.distributions.autoregression import SwitchingAutoregression
 from tsppl.distributions.emissions import as_distribution
-from tsppl.distributions.shapes import broadcast_batches, check_time_varying, parameter_batch
+from tsppl.distributions.shapes import broadcast_batches, check_noise_and_start, check_time_varying, parameter_batch
+from tsppl.distributions.steady_state import bias_of_predictor, factors_of_predictor, steady_predictor
 from tsppl.messages.low_rank_autoregression import dense_weights, low_rank_means
 
 
@@ -97,14 +99,16 @@ class SALT(SwitchingAutoregression):
                 ".to_event(1), or use AutoregressiveHMM"
             )
         batches |= self._check_factors(num_states, step_shape[0], num_steps)
-        batches |= self._check_noise_and_start(
-            "lag_factors",
-            self.num_lags,
+        distributions, self.num_conditioned = check_noise_and_start(
+            self.noise,
+            self.initial,
             num_conditioned,
+            ("lag_factors", self.num_lags),
             num_states=num_states,
             num_steps=num_steps,
             time_varying=varying,
         )
+        batches |= distributions
         transition_name = [name for name in batches if name.startswith("transition")][0]
         rows = {transition_name: num_steps - 1, "noise": num_steps}
         batch = broadcast_batches(batches, num_steps=num_steps, time_varying=varying, rows=rows)
@@ -142,6 +146,51 @@ class SALT(SwitchingAutoregression):
                 f"{', '.join(map(str, ranks))}) for Tucker"
             )
         return batches
+
+    @classmethod
+    def from_linear_gaussian(cls, ssm, num_lags):
+        """The steady-state Kalman predictor of a linear-Gaussian model, as a model with one state and Tucker weights.
+
+        ``weights[0, l] = C Gamma^l A K`` with the gain ``K`` of the settled filter and ``Gamma = A (I - K C)``; the noise is
+        Gaussian with the covariance of the innovations. Earlier lags count as if the trajectory had been at its mean.
+        :func:`low_rank_report` says what leaving them out costs.
+
+        Args:
+            ssm: :class:`LinearGaussianSSM` in which nothing varies in time; its mask and lengths are kept.
+            num_lags: number of lags ``L``.
+
+        Returns:
+            :class:`SALT` of ranks ``(D, D, min(D, L))``.
+
+        Raises:
+            ValueError: if an argument varies in time, is traced, if the series is scalar, or if the filter never settles:
+                parts of the trajectory that do not die out are not observed, or are not driven by noise.
+
+        Source: Lee, Warrington, Glaser and Linderman (NeurIPS 2023), proposition 1.
+
+        >>> import jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
+        >>> level = dist.Normal(jnp.zeros(1), 1.0).to_event(1)
+        >>> walk = tsd.LinearGaussianSSM(level, jnp.eye(1), level, jnp.ones((1, 1)), level, num_steps=50)
+        >>> tsd.SALT.from_linear_gaussian(walk, 3).weights.ravel().round(3).tolist()
+        [0.618, 0.236, 0.09]
+        """
+        predictor = steady_predictor(ssm)
+        dtype = jnp.result_type(ssm.transition_matrix, ssm.emission_matrix, float)
+        factors = [jnp.asarray(factor, dtype) for factor in factors_of_predictor(predictor, num_lags)]
+        bias, covariance = bias_of_predictor(predictor, num_lags), predictor.covariance
+        noise = MultivariateNormal(
+            jnp.asarray(bias[..., None, :], dtype), jnp.asarray(covariance[..., None, :, :], dtype)
+        )
+        return cls(
+            jnp.ones(1, dtype),
+            jnp.ones((1, 1), dtype),
+            *factors[:3],
+            noise,
+            num_steps=ssm.num_steps,
+            core=factors[3],
+            mask=ssm.observed_mask,
+            lengths=ssm.lengths,
+        )
 
     @property
     def num_lags(self):

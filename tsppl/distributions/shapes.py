@@ -101,6 +101,48 @@ def emission_batch(name, emission, num_states, *, num_steps, rows=None, time_var
     return parameter_batch(name, shape, (None,), num_steps=num_steps, rows=rows, time_varying=time_varying)
 
 
+def check_noise_and_start(noise, initial, num_conditioned, lags, *, num_states, num_steps, time_varying):
+    """Check the noise, initial distribution and number of conditioned steps of an autoregression.
+
+    Args:
+        noise, initial, num_conditioned: the arguments; ``initial`` and ``num_conditioned`` may be None.
+        lags: pair of the argument that gives the number of lags, and that number.
+        num_states, num_steps, time_varying: as elsewhere in this module.
+
+    Returns:
+        ``name -> batch shape`` of the distributions, and the number of conditioned steps.
+
+    Raises:
+        ValueError: naming the argument, its shape and the shape that is needed.
+    """
+    lags_name, num_lags = lags
+    step_shape = noise.event_shape
+    batches = {"noise": emission_batch("noise", noise, num_states, num_steps=num_steps, time_varying=time_varying)}
+    if num_lags >= num_steps:
+        raise ValueError(
+            f"{lags_name} has {num_lags} lags and num_steps is {num_steps}: a series must be longer than its lags"
+        )
+    if initial is not None:
+        if num_conditioned is not None:
+            raise ValueError(
+                "num_conditioned is for initial=None: with an initial distribution nothing is conditioned on"
+            )
+        accepted = [(num_lags,) + step_shape] + ([step_shape] if num_lags == 1 else [])
+        if initial.event_shape not in accepted:
+            raise ValueError(
+                f"initial has event shape {initial.event_shape}; with {num_lags} lags it must be "
+                + " or ".join(map(str, accepted))
+            )
+        batches["initial"] = emission_batch("initial", initial, num_states, num_steps=num_steps)
+    steps = num_lags if num_conditioned is None else num_conditioned
+    if not num_lags <= steps < num_steps:
+        raise ValueError(
+            f"num_conditioned is {steps}; it must be from the number of lags, {num_lags}, to num_steps - 1 = "
+            f"{num_steps - 1}"
+        )
+    return batches, steps
+
+
 def broadcast_batches(batches, *, num_steps, time_varying=(), rows=None):
     """Common batch shape of the arguments, given as ``name -> batch shape``.
 

@@ -1,4 +1,4 @@
-"""Switching autoregressions on arrays, one sequence at a time: means, simulation, and exact left-out terms.
+"""Switching autoregressions on arrays, one sequence at a time: means, responses, simulation, exact left-out terms.
 
 ``weights[k, l]`` multiplies ``y[t - 1 - l]`` in state ``k``: index 0 is lag 1. Shapes: ``(K, L, N, N)``, or
 ``(T, K, L, N, N)`` when the weights vary in time; series ``(T, N)``.
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 from tsppl.messages.hidden_markov import backward, forward
 from tsppl.messages.log_space import log_sum_exp
@@ -49,6 +49,29 @@ def _means_of_varying_weights(weights, values):
         jnp.einsum("tkij,tj->tki", weights[:, :, lag], lagged[num_lags - 1 - lag : num_lags - 1 - lag + num_steps])
         for lag in range(num_lags)
     )
+
+
+def impulse_response(weights, num_steps) -> Float[Array, "H N N"]:
+    """Response of one state's autoregression, weights ``(L, N, N)``, to a unit impulse, ``0`` to ``num_steps`` steps on.
+
+    ``Phi_0 = I`` and ``Phi_h = sum_l weights[l] @ Phi_{h-1-l}``; entry ``[h, i, j]`` is that of channel ``i`` to ``j``.
+    """
+    num_lags, size = weights.shape[0], weights.shape[-1]
+    start = jnp.zeros((num_lags, size, size), weights.dtype).at[0].set(jnp.eye(size, dtype=weights.dtype))
+
+    def step(responses, _):
+        following = jnp.concatenate([jnp.einsum("lij,ljk->ik", weights, responses)[None], responses[:-1]])
+        return following, responses[0]
+
+    return lax.scan(step, start, None, length=num_steps + 1)[1]
+
+
+def companion_eigenvalues(weights) -> Complex[Array, " NL"]:
+    """Eigenvalues of the companion matrix of one state's weights ``(L, N, N)``; the state is stable if all are below 1."""
+    num_lags, size = weights.shape[0], weights.shape[-1]
+    top = jnp.moveaxis(weights, 0, 1).reshape(size, num_lags * size)
+    companion = jnp.eye(num_lags * size, k=-size, dtype=weights.dtype).at[:size].set(top)
+    return jnp.linalg.eigvals(companion)
 
 
 def continue_series(log_initial, log_transition_at, weights, noise, state_noise, values, states, *, first, num_given):

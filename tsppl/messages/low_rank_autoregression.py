@@ -9,8 +9,6 @@ a factor that all states share has a state axis of 1.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-BLOCK = 16
-
 
 def dense_weights(output_factors, input_factors, lag_factors, core=None) -> Float[Array, "K L N N"]:
     """The weights that the factors stand for; the state axis is 1 if every factor is shared."""
@@ -23,36 +21,45 @@ def low_rank_means(output_factors, input_factors, lag_factors, core, values) -> 
     """``sum_l weights[k, l] @ y[t-1-l]`` for every step and state, with zeros before the start of the series.
 
     The series is projected on the input factors, its lags are combined in that small space, and the result goes
-    through the output factors: ``T K (N + L) R`` products where the dense weights need ``T K L N^2``.
+    through the output factors: ``T K (N + L) R`` products for CP of rank ``R``, and ``T K (N R + L R^2)`` for Tucker, where
+    the dense weights need ``T K L N^2``. Time is an inner axis on the way, so that every product is one of matrices.
     """
-    projected = jnp.einsum("tj,kje->tke", values, input_factors)
+    projected = jnp.einsum("tj,kje->kte", values, input_factors)
     if core is None:
-        combined = _combine_lags(lag_factors, projected, "kdrs,bskd->brkd")
+        combined = _combine_lags(lag_factors, projected, "kdrs,kbsd->kbrd")
     else:
         lag_matrices = jnp.einsum("kdef,klf->klde", core, lag_factors)
-        combined = _combine_lags(lag_matrices, projected, "kders,bske->brkd")
-    return jnp.einsum("tkd,kid->tki", combined, output_factors)
+        combined = _combine_lags(lag_matrices, projected, "kders,kbse->kbrd")
+    return jnp.einsum("ktd,kid->tki", combined, output_factors)
 
 
 def _combine_lags(filters, series, product):
-    """``sum_l filters[:, l] * series[t-1-l]`` by a matrix product for each block of steps.
+    """``sum_l filters[:, l] * series[:, t-1-l]`` by one matrix product for each block of steps.
 
-    The filters ``(K, L, ...)`` become banded matrices from the steps that a block of steps looks back on to its own.
+    The filters ``(K, L, ...)`` become banded matrices from the steps that a block looks back on, and its own, to its own.
     """
-    num_lags, num_steps = filters.shape[1], series.shape[0]
-    size = min(BLOCK, num_steps)
-    before, num_blocks = -(-num_lags // size), -(-num_steps // size)
-    padded = jnp.pad(series, ((before * size, num_blocks * size - num_steps), (0, 0), (0, 0)))
-    blocks = padded.reshape((-1, size) + series.shape[1:])
-    frames = jnp.concatenate([blocks[i : i + num_blocks] for i in range(before + 1)], axis=1)
-    combined = jnp.einsum(product, _banded(jnp.moveaxis(filters, 1, -1), size, before * size), frames)
-    return combined.reshape((-1,) + combined.shape[2:])[:num_steps]
+    num_lags, num_steps = filters.shape[1], series.shape[1]
+    size = min(num_steps, _block_size(num_lags))
+    blocks_before, num_blocks = -(-num_lags // size), -(-num_steps // size)
+    before = blocks_before * size
+    padded = jnp.pad(series, ((0, 0), (before, num_blocks * size - num_steps), (0, 0)))
+    blocks = padded.reshape(padded.shape[:1] + (-1, size) + padded.shape[2:])
+    frames = jnp.concatenate([blocks[:, i : i + num_blocks] for i in range(blocks_before + 1)], axis=2)
+    combined = jnp.einsum(product, _banded(jnp.moveaxis(filters, 1, -1), size, before), frames)
+    return combined.reshape(combined.shape[:1] + (-1,) + combined.shape[3:])[:, :num_steps]
+
+
+def _block_size(num_lags):
+    """Few enough steps that the banded matrices hold few zeros, enough that the series is copied at most five times."""
+    return max(8, min(num_lags, 32), num_lags // 4)
 
 
 def _banded(filters, size, before):
-    """``(..., size, before + size)`` with entry ``[r, s]`` the weight of lag ``before + r - s`` from filters ``(..., L)``."""
+    """``(..., size, before + size)`` from ``(..., L)``: entry ``[r, s]`` is the weight of lag ``before + r - s``, or zero.
+
+    One row that is one entry too long, repeated and read in rows of the right length, moves by one from row to row.
+    """
     lead, num_lags = filters.shape[:-1], filters.shape[-1]
-    padding = [(0, 0)] * len(lead) + [(before - num_lags, size + 1)]
-    row = jnp.pad(filters[..., ::-1], padding)
+    row = jnp.pad(filters[..., ::-1], [(0, 0)] * len(lead) + [(before - num_lags, size + 1)])
     repeated = jnp.broadcast_to(row[..., None, :], lead + (size,) + row.shape[-1:]).reshape(lead + (-1,))
     return repeated[..., : size * (before + size)].reshape(lead + (size, before + size))
