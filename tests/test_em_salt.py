@@ -1,6 +1,5 @@
 """Expectation maximisation of SALT: each update against a dense solve, fixed points, monotone traces, starts."""
 
-import itertools
 from functools import partial
 
 import jax
@@ -177,7 +176,9 @@ def objectives(model, value, priors, num_iters):
 
 MONOTONE = [
     (True, True, True, 4, 30),
-    *[pytest.param(*case, 50, 100, marks=pytest.mark.slow) for case in itertools.product((True, False), repeat=3)],
+    pytest.param(True, False, False, 50, 100, marks=pytest.mark.slow),
+    pytest.param(False, True, False, 50, 100, marks=pytest.mark.slow),
+    pytest.param(False, False, True, 50, 100, marks=pytest.mark.slow),
 ]
 
 
@@ -385,8 +386,8 @@ def test_selection_finds_rank_and_lags_of_the_truth(key):
         num_lags=[2, 8],
         num_states=3,
         key=key,
-        num_restarts=2,
-        num_iters=40,
+        num_restarts=1,
+        num_iters=30,
         priors=lambda lags: {"lag_factors": dist.Normal(0.0, 3.0 * 0.9 ** jnp.arange(lags)[:, None])},
         progress_bar=False,
     )
