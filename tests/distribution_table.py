@@ -54,6 +54,7 @@ class Row:
         left_out: whether there are exact left-out terms; `"mask"` if a step's term is also the effect of masking it.
         completes: False if missing values cannot be drawn.
         smoke: belongs to the quick subset.
+        slow: a variant whose laws only run with the slow tests.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Row:
     left_out: bool | str = "mask"
     completes: bool = True
     smoke: bool = False
+    slow: bool = False
 
     def parameters(self, seed=0, batch=(), dtype=float):
         """Random unconstrained parameters."""
@@ -245,6 +247,7 @@ ROWS = [
         "HiddenMarkov masked, parallel",
         hidden_markov(scalar_normal, mask=STEP_MASK, method="parallel"),
         {**CHAIN, **SCALAR},
+        slow=True,
     ),
     Row(
         "HiddenMarkov time-varying",
@@ -252,7 +255,12 @@ ROWS = [
         {**VARYING_CHAIN, "loc": (NUM_STEPS, NUM_STATES, SIZE), "scale": (NUM_STEPS, NUM_STATES, SIZE, SIZE)},
     ),
     Row("HiddenMarkov entries masked", hidden_markov(diagonal, mask=ENTRY_MASK), {**CHAIN, **DIAGONAL}),
-    Row("HiddenMarkov multivariate entries masked", hidden_markov(normal, mask=ENTRY_MASK), {**CHAIN, **NORMAL}),
+    Row(
+        "HiddenMarkov multivariate entries masked",
+        hidden_markov(normal, mask=ENTRY_MASK),
+        {**CHAIN, **NORMAL},
+        slow=True,
+    ),
     Row(
         "HiddenMarkov Streams",
         hidden_markov(streams, mask=ENTRY_MASK),
@@ -267,6 +275,7 @@ ROWS = [
         draw_value=states,
         latents=(),
         left_out=True,
+        slow=True,
     ),
     Row(
         "AutoregressiveHMM given the first steps",
@@ -286,12 +295,14 @@ ROWS = [
         autoregression(scalar_normal, start_block),
         {**CHAIN, **SCALAR, "weights": (NUM_STATES, 2), "start": (NUM_STATES, 2)},
         left_out=False,
+        slow=True,
     ),
     Row(
         "AutoregressiveHMM StudentT",
         autoregression(student, start_block, time_varying=("transition_probs",)),
         {**VARYING_CHAIN, **DIAGONAL, **ONE_LAG, **START},
         left_out=False,
+        slow=True,
     ),
     Row(
         "AutoregressiveHMM masked",
@@ -327,6 +338,7 @@ ROWS = [
             "core": (NUM_STATES, 2, 1, 1),
         },
         left_out=False,
+        slow=True,
     ),
     Row(
         "SwitchingLinearDynamics",
@@ -339,6 +351,7 @@ ROWS = [
         recurrent_dynamics,
         {**CHAIN, **DIAGONAL, **START, "weights": (NUM_STATES, SIZE, SIZE), "recurrence": (NUM_STATES, SIZE)},
         left_out=False,
+        slow=True,
     ),
     Row("LinearGaussianChain", gaussian_chain(), GAUSSIAN_CHAIN, latents=(), left_out=True),
     Row(
@@ -347,6 +360,7 @@ ROWS = [
         {**GAUSSIAN_CHAIN, "weights": (MOVES, SIZE, SIZE), "bias": (MOVES, SIZE), "noise": (MOVES, SIZE, SIZE)},
         latents=(),
         left_out=True,
+        slow=True,
     ),
     Row(
         "LinearGaussianSSM",

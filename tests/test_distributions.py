@@ -31,7 +31,8 @@ def select(condition=lambda row: True):
     """Parametrise a test over the rows that satisfy a condition; one worker of pytest-xdist takes all tests of a row."""
     rows = []
     for row in filter(condition, ROWS):
-        marks = [pytest.mark.xdist_group(row.name)] + ([pytest.mark.smoke] if row.smoke else [])
+        marks = [pytest.mark.xdist_group(row.name)]
+        marks += [mark for mark, wanted in ((pytest.mark.smoke, row.smoke), (pytest.mark.slow, row.slow)) if wanted]
         rows.append(pytest.param(row, id=row.name, marks=marks))
     return pytest.mark.parametrize("row", rows)
 

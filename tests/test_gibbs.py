@@ -107,6 +107,7 @@ def test_the_whole_kernel_against_enumeration_with_parameters_integrated_out(mod
         assert_means(np.asarray(draw), mean)
 
 
+@pytest.mark.slow
 def test_a_state_that_is_never_visited_draws_from_the_prior():
     """Its transition column is zero by construction."""
 
@@ -126,6 +127,7 @@ def test_a_state_that_is_never_visited_draws_from_the_prior():
     assert_means(np.asarray(covariance[..., 1, :, :]), np.eye(2) / 3)
 
 
+@pytest.mark.slow
 def test_missing_values_are_drawn_from_their_exact_conditional():
     """One state and known parameters: the missing values are Gaussian given the others, by dense algebra."""
     weights = jnp.array([[0.6, 0.2]])

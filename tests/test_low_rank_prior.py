@@ -63,7 +63,7 @@ def test_chains_agree_on_the_tensor():
     bias = jnp.array([[1.0, -1.0, 0.5], [-1.0, 0.5, 1.0]])
     rows = jnp.array([[0.97, 0.03], [0.03, 0.97]])
     noise = dist.MultivariateNormal(bias, 0.2 * jnp.eye(3))
-    salt = tsd.SALT(jnp.full(2, 0.5), rows, **truth, noise=noise, num_steps=500, initial=block)
+    salt = tsd.SALT(jnp.full(2, 0.5), rows, **truth, noise=noise, num_steps=300, initial=block)
     series = salt.sample(random.key(0))
     fit = em(
         salt, series, fixed=("initial_probs", "transition_probs", "noise.covariance_matrix"), num_iters=50
@@ -75,9 +75,14 @@ def test_chains_agree_on_the_tensor():
         | {f"weights_{part}": values[f"weights_{part}"] + shift for part in ("outputs", "inputs")}
         for shift in (0.0, 0.05, -0.05, 0.1)
     ]
-    arguments = (series, {"num_steps": 500, "block": block})
+    arguments = (series, {"num_steps": 300, "block": block})
     chains = MCMC(
-        NUTS(model), num_warmup=400, num_samples=600, num_chains=4, chain_method="vectorized", progress_bar=False
+        NUTS(model, dense_mass=True),
+        num_warmup=300,
+        num_samples=500,
+        num_chains=4,
+        chain_method="vectorized",
+        progress_bar=False,
     )
     chains.run(random.key(1), *arguments, init_params=starting_params(model, starts, *arguments))
     tensors = np.asarray(chains.get_samples(group_by_chain=True)["tensor"])
