@@ -63,6 +63,7 @@ def test_a_mean_is_a_regression_on_a_constant():
     assert covariance.shape == (4, 2, 2)
 
 
+@pytest.mark.slow
 def test_sampling_batches_and_plates():
     draws = PRIOR.sample(random.key(2), (50_000,))
     error = np.asarray(draws).std(0) / np.sqrt(50_000)

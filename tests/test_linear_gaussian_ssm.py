@@ -289,6 +289,7 @@ def test_gradient_with_missing_data_equals_finite_differences():
     assert jnp.isfinite(to_value).all()
 
 
+@pytest.mark.slow
 def test_batches_equal_loops_and_lengths_equal_truncation(key):
     parameters = make_parameters(14, batch=(3,))
     lengths = jnp.array([5, 3, 3])
@@ -331,6 +332,7 @@ def test_expand_plate_pickle_and_masks(key):
     assert (per_series.scored_steps(value[0, 0]) == np.stack([STEP_MASK, ~STEP_MASK])).all()
 
 
+@pytest.mark.slow
 def test_dtypes(key):
     single = jax.tree.map(lambda a: a.astype(jnp.float32), make_parameters())
     model = build(single, mask=ENTRY_MASK)
