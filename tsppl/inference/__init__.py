@@ -11,6 +11,10 @@ from tsppl.inference.conjugate_updates import (
 )
 from tsppl.inference.data_driven_starts import data_driven_start as data_driven_start
 from tsppl.inference.em import EMResult as EMResult, em as em
+from tsppl.inference.low_rank_selection import (
+    LowRankSelection as LowRankSelection,
+    select_low_rank as select_low_rank,
+)
 from tsppl.inference.low_rank_starts import grow_rank as grow_rank, low_rank_factors as low_rank_factors
 from tsppl.inference.starting import starting_params as starting_params
 from tsppl.inference.state_gibbs import StateGibbs as StateGibbs

@@ -31,7 +31,7 @@ from tsppl.inference.low_rank_regression import (
 )
 from tsppl.inference.maximization import below, covariance_prior, is_conjugate, log_prior as noise_log_prior
 
-_NUM_SWEEPS = 2
+_NUM_SWEEPS = 4
 
 
 def factor_names(distribution):

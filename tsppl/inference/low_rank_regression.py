@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from tsppl.messages.low_rank_autoregression import dense_weights
 
 FIELDS = {"output_factors": "output", "core": "core", "input_factors": "input", "lag_factors": "lag"}
-_DAMPING = 10
+_NUM_DAMPED_STEPS = 4
 
 
 class Factors(NamedTuple):
@@ -166,13 +166,20 @@ def _newton_step(factor, slope, curvature, prior):
 
 
 def _solve(curvature, slope):
-    """A step damped by rounding's own size: uphill for any semidefinite curvature, and exact to rounding."""
+    """The Newton step as a few damped ones (proximal point iterations: Parikh and Boyd 2014, section 4.1).
+
+    Each goes uphill, and together they are exact to rounding, but directions of no curvature, in which the slope is
+    rounding alone, stay where they are instead of drifting far.
+    """
     diagonal = jnp.diagonal(curvature)
     scales = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
-    damping = _DAMPING * len(slope) * jnp.finfo(slope.dtype).eps
-    scaled = curvature / (scales[:, None] * scales) + damping * jnp.eye(len(slope), dtype=slope.dtype)
-    step = cho_solve(cho_factor(scaled, lower=True), slope / scales) / scales
-    return jnp.where(jnp.isfinite(step).all(), step, 0.0)
+    scaled, slope = curvature / (scales[:, None] * scales), slope / scales
+    damping = jnp.sqrt(jnp.finfo(slope.dtype).eps) * jnp.eye(len(slope), dtype=slope.dtype)
+    factor = cho_factor(scaled + damping, lower=True)
+    step = jnp.zeros_like(slope)
+    for _ in range(_NUM_DAMPED_STEPS):
+        step += cho_solve(factor, slope - scaled @ step)
+    return jnp.where(jnp.isfinite(step).all(), step / scales, 0.0)
 
 
 def _slope_of_weights(factors, moments, precision):
