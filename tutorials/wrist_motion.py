@@ -30,8 +30,8 @@ import tsppl.distributions as tsd
 from tsppl.inference import em, select_low_rank
 
 quick = "--quick" in sys.argv
-num_states, num_lags = 4, (2, 5) if quick else (2, 5, 20)
-options = {"num_iters": 10 if quick else 40, "tol": 1e-4}
+num_states, num_lags = 4, (10,) if quick else (2, 5, 20)
+options = {"num_iters": 40, "tol": 1e-4}
 
 # %%
 # Ten series of each activity to fit, ten of each held out, in units of the standard deviation of each channel.
@@ -54,7 +54,7 @@ low_rank = select_low_rank(
     num_lags=num_lags,
     num_states=num_states,
     key=jax.random.key(0),
-    num_restarts=1 if quick else 4,
+    num_restarts=2 if quick else 4,
     **options,
 )
 
