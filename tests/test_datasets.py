@@ -1,4 +1,6 @@
-"""The embedded series against what is published about them."""
+"""The series against what is published about them."""
+
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -48,3 +50,48 @@ def test_callers_cannot_spoil_each_other(load):
     values, _ = load()
     values[:] = 0
     assert load()[0].all()
+
+
+needs_aeon = pytest.mark.skipif(find_spec("aeon") is None, reason="the file is in aeon: pip install --no-deps aeon")
+needs_statsmodels = pytest.mark.skipif(find_spec("statsmodels") is None, reason="the file is in statsmodels")
+
+
+@needs_aeon
+def test_basic_motions():
+    names = ["Badminton", "Running", "Standing", "Walking"]
+    loaded = [datasets.basic_motions(split) for split in ("train", "test")]
+    for values, activities in loaded:
+        assert values.shape == (40, 100, 6)
+        assert np.unique(activities).tolist() == names
+        assert (np.bincount(np.searchsorted(names, activities)) == 10).all()
+        spread = {name: values[activities == name].std() for name in names}
+        assert spread["Standing"] < spread["Walking"] < spread["Badminton"] < spread["Running"]
+    (train, _), (test, _) = loaded
+    assert train[0, :3, 0].tolist() == [0.079106, 0.079106, -0.903497]
+    assert not (train == test).all()
+
+
+def test_basic_motions_has_two_halves():
+    with pytest.raises(ValueError, match="split is 'all'"):
+        datasets.basic_motions("all")
+
+
+@needs_statsmodels
+def test_macrodata():
+    series, quarters = datasets.macrodata()
+    assert len(series) == 12
+    assert all(values.shape == quarters.shape == (203,) for values in series.values())
+    assert (quarters[0], quarters[-1]) == (np.datetime64("1959-01"), np.datetime64("2009-07"))
+    assert (np.diff(quarters) == np.timedelta64(3, "M")).all()
+    assert (series["realgdp"][0], series["unemp"][-1]) == (2710.349, 9.6)
+    inflation = 400 * np.diff(np.log(series["cpi"]))
+    np.testing.assert_allclose(inflation, series["infl"][1:], atol=0.01)
+    np.testing.assert_allclose((series["tbilrate"] - series["infl"])[1:], series["realint"][1:], atol=0.011)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr("tsppl.datasets.packaged.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"aeon, which is not installed: pip install"):
+        datasets.basic_motions()
+    with pytest.raises(ModuleNotFoundError, match="statsmodels, which is not installed"):
+        datasets.macrodata()

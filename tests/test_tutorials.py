@@ -3,24 +3,66 @@
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 TUTORIALS = Path(__file__).parent.parent / "tutorials"
 
 
+def run_tutorial(name, folder, *arguments):
+    """What it prints."""
+    command = [sys.executable, str(TUTORIALS / name), *arguments]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout
+
+
+def is_figure(path):
+    return path.stat().st_size > 20_000
+
+
 @pytest.mark.slow
 def test_quickstart_tells_three_kinds_of_year_apart_and_saves_its_figure(tmp_path):
-    script = str(TUTORIALS / "quickstart.py")
-    run = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=900)
-    assert run.returncode == 0, run.stderr[-2000:]
-    ranking = [line for line in run.stdout.splitlines() if re.match(r"\d states ", line)]
+    printed = run_tutorial("quickstart.py", tmp_path)
+    ranking = [line for line in printed.splitlines() if re.match(r"\d states ", line)]
     assert ranking[0].startswith(("3 states", "4 states"))
     assert ranking[-1].startswith("1 states")
-    rates = sorted(float(rate) for rate in re.findall(r"state \d: ([\d.]+) earthquakes", run.stdout))
+    rates = sorted(float(rate) for rate in re.findall(r"state \d: ([\d.]+) earthquakes", printed))
     assert rates[0] == pytest.approx(13.1, abs=1.0)
     assert rates[-1] == pytest.approx(29.7, abs=2.0)
-    assert "forecast 2007 to 2016" in run.stdout
-    assert str(tmp_path / "quickstart.png") in run.stdout
-    assert (tmp_path / "quickstart.png").stat().st_size > 20_000
+    assert "forecast 2007 to 2016" in printed
+    assert str(tmp_path / "quickstart.png") in printed
+    assert is_figure(tmp_path / "quickstart.png")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("aeon") is None, reason="its data are in aeon: pip install --no-deps aeon")
+def test_wrist_motion_finds_activities_and_low_rank_weights_that_bear_more_lags(tmp_path):
+    printed = run_tutorial("wrist_motion.py", tmp_path, "--quick")
+    row = re.search(r"^ +10 +[\d. -]+$", printed, re.M)[0]
+    _, low_rank_count, low_rank_fit, low_rank_score, free_count, free_fit, free_score = map(float, row.split())
+    assert (low_rank_count, free_count) == (840, 1440)
+    assert free_fit > low_rank_fit
+    assert low_rank_score > free_score + 0.1
+    assert int(re.search(r"matched one to one: (\d+)%", printed)[1]) >= 60
+    assert is_figure(tmp_path / "wrist_motion.png")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("statsmodels") is None, reason="its data are in statsmodels")
+def test_macroeconomic_ranks_needs_few_weights_where_free_ones_fail(tmp_path):
+    printed = run_tutorial("macroeconomic_ranks.py", tmp_path, "--quick")
+    pattern = r"(CP|free weights|ridge) +\S* +(\d+) +(\d+) +(-[\d.]+) +(-[\d.]+) +(-[\d.]+) +(-[\d.]+)$"
+    rows = {(name, int(lags)): tuple(map(float, rest)) for name, lags, *rest in re.findall(pattern, printed, re.M)}
+    assert {("CP", 8), ("free weights", 8), ("ridge", 8)} < set(rows)
+    (few, fitted, *unseen), (many, free_fitted, *free_unseen) = rows["CP", 8], rows["free weights", 8]
+    assert (few, many) == (96, 512)
+    assert free_fitted > fitted
+    assert min(np.subtract(unseen, free_unseen)) > 1
+    assert "chosen among the low-rank models: CP of rank 4" in printed
+    assert ": stable" in printed
+    assert is_figure(tmp_path / "macroeconomic_ranks.png")
+    assert is_figure(tmp_path / "macroeconomic_responses.png")

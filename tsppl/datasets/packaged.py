@@ -1,0 +1,87 @@
+"""Labelled and economic series that other packages bring along; their files are read, the packages are not imported."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Shaped
+
+
+def basic_motions(split: str = "train") -> tuple[Float64[np.ndarray, "40 100 6"], Shaped[np.ndarray, "40"]]:
+    """Ten seconds of four activities on the wrist: standing, walking, running, badminton.
+
+    Reads a file of the package aeon (``pip install "tsppl[examples]"``, or ``pip install --no-deps aeon``), which need
+    not be importable.
+
+    Args:
+        split: ``"train"`` or ``"test"``, as the archive divides the 80 series: ten of each activity in both.
+
+    Returns:
+        `(values, activities)`: 40 series of 100 steps, one every tenth of a second, and 6 channels, three of an
+        accelerometer and three of a gyroscope of a smart watch, in the units of the archive; and 40 strings.
+
+    Raises:
+        ModuleNotFoundError: if aeon is not installed.
+        ValueError: for another split.
+
+    Source:
+        BasicMotions in A. Bagnall et al., "The UEA multivariate time series classification archive, 2018",
+        arXiv:1811.00075; recorded by four students, five times each activity.
+
+    Example:
+        >>> values, activities = basic_motions("test")  # doctest: +SKIP
+        >>> values.shape, activities[0]  # doctest: +SKIP
+        ((40, 100, 6), np.str_('Standing'))
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f'split is {split!r}; it must be "train" or "test"')
+    path = _path_in("aeon", f"datasets/data/BasicMotions/BasicMotions_{split.upper()}.ts")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [line.split(":") for line in lines[lines.index("@data") + 1 :] if line]
+    values = np.array([[np.fromstring(channel, sep=",") for channel in row[:-1]] for row in rows])
+    return values.swapaxes(1, 2), np.array([row[-1] for row in rows])
+
+
+def macrodata() -> tuple[dict[str, Float64[np.ndarray, "203"]], Shaped[np.ndarray, "203"]]:
+    """Quarterly economy of the United States, 1959Q1 to 2009Q3.
+
+    Reads a file of the package statsmodels (``pip install "tsppl[examples]"``), which is not imported.
+
+    Returns:
+        `(series, quarters)`: for each name 203 numbers, and the first month of each quarter as datetime64.
+        ``realgdp``, ``realcons``, ``realinv``, ``realgovt`` (federal), ``realdpi``: gross domestic product,
+        consumption, investment, government spending and disposable income in 1e9 chained dollars of 2005, a year;
+        ``cpi``: consumer prices, 1982 to 1984 = 100; ``m1``: money stock; ``tbilrate``, ``unemp``, ``infl``,
+        ``realint``: rates of treasury bills, unemployment, inflation and real interest, per cent; ``pop``: 1e6 people.
+
+    Raises:
+        ModuleNotFoundError: if statsmodels is not installed.
+
+    Source:
+        Federal Reserve Economic Data and Bureau of Labor Statistics, compiled by S. Seabold for statsmodels; public
+        domain.
+
+    Example:
+        >>> series, quarters = macrodata()
+        >>> series["unemp"][0], quarters[0]
+        (np.float64(5.8), np.datetime64('1959-01'))
+    """
+    path = _path_in("statsmodels", "datasets/macrodata/macrodata.csv")
+    with path.open(encoding="utf-8") as file:
+        names = file.readline().replace('"', "").strip().split(",")
+        table = np.loadtxt(file, delimiter=",")
+    series = dict(zip(names, table.T.copy(), strict=True))
+    months = 12 * (series.pop("year") - 1970) + 3 * (series.pop("quarter") - 1)
+    return series, months.astype("datetime64[M]")
+
+
+def _path_in(package, name):
+    """Path of a file that an installed package ships."""
+    spec = find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / name).is_file():
+            return Path(folder) / name
+    raise ModuleNotFoundError(
+        f"this data set is the file {name} of the package {package}, which is not installed: pip install "
+        f'"tsppl[examples]", or only the files by pip install --no-deps {package}'
+    )
