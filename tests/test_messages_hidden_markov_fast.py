@@ -12,7 +12,7 @@ from tests.helpers import assert_allclose
 from tsppl import messages
 from tsppl.messages.certified import certified
 from tsppl.messages.hidden_markov import log_space_statistics
-from tsppl.messages.hidden_markov_chunked import chunked_statistics, mismatch, number_of_chunks, until_met
+from tsppl.messages.hidden_markov_chunked import WARM_UP, chunked_statistics, mismatch, number_of_chunks, until_met
 from tsppl.messages.hidden_markov_chunked_paths import (
     _backtrace,
     _scores_meet,
@@ -99,7 +99,7 @@ def test_every_chain_equals_log_space_however_badly_it_mixes(name, spread):
     ],
 )
 def test_who_vouches_for_what(name, spread, algorithms):
-    assert number_of_chunks(NUM_STEPS) > 8
+    assert number_of_chunks(NUM_STEPS, jnp.dtype("float64")) > 8
     for algorithm, function in fast.items():
         _, vouched = function(*potentials(name, spread=spread))
         assert bool(vouched) == (algorithm in algorithms), algorithm
@@ -144,7 +144,9 @@ def test_a_near_miss_is_mended_by_one_more_pass():
         (8192, 4, "float64", True, "chunked"),
         (8192, 5, "float32", False, "sequential"),
         (65536, 12, "float32", False, "chunked"),
-        (65536, 12, "float32", True, "sequential"),
+        (65536, 12, "float32", True, "chunked"),
+        (65536, 12, "float64", True, "chunked"),
+        (65535, 12, "float64", True, "sequential"),
         (65536, 12, "float64", False, "sequential"),
         (65536, 13, "float32", False, "sequential"),
     ],
@@ -257,12 +259,23 @@ def test_which_chains_are_decoded_in_chunks(name, decoded):
 
 def test_both_guesses_of_a_decoder_are_checked():
     scores = jnp.array([[0.0], [-3.0], [-jnp.inf]])
-    assert _scores_meet(scores, scores + 2)
-    assert not _scores_meet(scores, scores.at[1].add(1e-3))
-    assert not _scores_meet(scores, scores.at[2].set(-50.0))
+    columns = [scores + 2, scores.at[1].add(1e-3), scores.at[2].set(-50.0)]
+    met = _scores_meet(jnp.broadcast_to(scores, (3, 3)), jnp.concatenate(columns, axis=1))
+    assert met.tolist() == [True, False, False]
     forgetful, mindful = jnp.zeros((40, 2, 3), jnp.int32), jnp.broadcast_to(jnp.arange(2)[:, None], (40, 2, 3))
     assert _backtrace(forgetful, jnp.int32(1), 120)[1]
     assert not _backtrace(mindful, jnp.int32(1), 120)[1]
+
+
+def test_a_backtrace_that_few_chunks_miss_goes_once_more():
+    """Chunks of 2 * WARM_UP steps keep the state that they are given, but for one step that the warm-up does not see."""
+    num_steps, num_chunks = 2 * WARM_UP, 8
+    tables = jnp.zeros((num_steps, 2, num_chunks), jnp.int8)
+    late = jnp.broadcast_to(jnp.arange(2, dtype=jnp.int8)[:, None], (num_steps, 2, num_chunks)).at[-1].set(1)
+    path, met = _backtrace(tables.at[:, :, 3].set(late[:, :, 3]), jnp.int32(0), num_steps * num_chunks)
+    expected = np.repeat(np.arange(num_chunks) == 3, num_steps)
+    assert met
+    np.testing.assert_array_equal(path[:-1], expected[:-1])
 
 
 def test_most_likely_path_of_many_states():

@@ -66,7 +66,12 @@ def scaled_forward(log_initial, log_transition, log_likelihoods):
     _, rest = lax.scan(step, _condition(initial, likelihoods[0])[0], (likelihoods[1:], rows))
     predicted = jnp.concatenate([initial[None], rest])
     normalizers = (predicted * likelihoods).sum(-1)
-    vouched = loses_nothing(log_initial, log_transition, log_likelihoods, likelihoods, predicted, normalizers)
+
+    def kept(floor):
+        joint = predicted * likelihoods
+        return (joint >= floor * normalizers[:, None]) | (predicted == 0) | (log_likelihoods == -jnp.inf)
+
+    vouched = loses_nothing(log_initial, log_transition, normalizers, kept)
     return Scaled(likelihoods, shifts, predicted, normalizers), vouched
 
 
@@ -82,21 +87,20 @@ def _condition(predicted, likelihood):
     return joint / normalizer, normalizer
 
 
-def loses_nothing(log_initial, log_transition, log_likelihoods, likelihoods, predicted, normalizers):
+def loses_nothing(log_initial, log_transition, normalizers, kept):
     """Whether underflow cannot have changed the evidence or the posterior: a sufficient condition, bool.
 
     Let ``floor`` be the cube root of the smallest float. Either every transition has at least that probability: then
     what a state below the smallest float could add to the evidence is at most ``floor`` of it, because all other states
     reach the same future with probability ``floor`` or more. Or no positive probability fell below ``floor`` anywhere.
-    Axis 1 of the arrays with one entry for each step and state is that of the states.
+    ``kept(floor)``, called only where it decides, tells for every step and state whether the filtered probability is at
+    least ``floor``, or the state impossible.
     """
     floor = _floor(normalizers.dtype)
     mixing = jnp.exp(log_transition).min() >= floor
 
     def nothing_small():
-        impossible = (predicted == 0) | (log_likelihoods == -jnp.inf)
-        kept = (predicted * likelihoods >= floor * jnp.expand_dims(normalizers, 1)) | impossible
-        return kept.all() & _zero_or_above(log_initial, floor) & _zero_or_above(log_transition, floor)
+        return kept(floor).all() & _zero_or_above(log_initial, floor) & _zero_or_above(log_transition, floor)
 
     return (normalizers >= floor).all() & lax.cond(mixing, lambda: True, nothing_small)
 
