@@ -10,7 +10,7 @@ from jax import lax, random
 from numpyro.distributions import constraints
 
 from tsppl.distributions.emissions import against_batch, partial_log_prob, select_state
-from tsppl.distributions.gaussian_parameters import gaussian_parameters
+from tsppl.distributions.gaussian_parameters import gaussian_by_step
 from tsppl.distributions.markov_switching import MarkovSwitching
 from tsppl.distributions.shapes import broadcast_to_batch, is_concrete
 from tsppl.messages.autoregression import (
@@ -318,11 +318,11 @@ class SwitchingAutoregression(MarkovSwitching):
         value = self.check_value(value)
         filled = self._as_matrix(self._observed_value(value)[0])
         rows = (self.num_steps, self.num_states)
-        loc, scale_tril = self._gaussian_by_step("noise", self.noise)
+        loc, scale_tril = gaussian_by_step("noise", self.noise, self.num_steps, varies=self._noise_varies)
         residuals = filled[..., None, :] - self._means(self._as_event(filled)) - loc
         scale_tril = jnp.broadcast_to(scale_tril, scale_tril.shape[:-4] + rows + scale_tril.shape[-2:])
         if self.initial is not None:
-            start, start_scale_tril = self._gaussian_by_step("initial", self.initial)
+            start, start_scale_tril = gaussian_by_step("initial", self.initial, self.num_steps)
             is_start = (jnp.arange(self.num_steps) == 0)[:, None, None]
             residuals = jnp.where(is_start, filled[..., None, :] - start, residuals)
             scale_tril = jnp.where(is_start[..., None], start_scale_tril, scale_tril)
@@ -346,24 +346,3 @@ class SwitchingAutoregression(MarkovSwitching):
         )
         terms = self._pad_front(broadcast_to_batch(terms, self.batch_shape, 1), 0.0, 1)
         return self._mask_unscored(terms, value)
-
-    def _gaussian_by_step(self, name, distribution):
-        """Location ``(..., rows or 1, K or 1, N)`` and scale_tril of a Gaussian argument, ``T`` rows where it "
-        "varies."""
-        try:
-            loc, scale_tril = gaussian_parameters(distribution)
-        except TypeError as error:
-            raise NotImplementedError(
-                f"exact left-out terms need Gaussian {name}: {error}. log_prob_steps gives one-step-ahead terms, which "
-                "answer another question"
-            ) from None
-        batch, size = distribution.batch_shape, max(distribution.event_shape, default=1)
-        batch = batch or (1,)
-        varies = name == "noise" and self._noise_varies
-        lead = batch if varies else batch[:-1] + (1,) + batch[-1:]
-        loc = jnp.reshape(loc, lead + (size,))
-        scale_tril = jnp.reshape(scale_tril, lead + (size, size))
-        if varies:
-            rows = jnp.maximum(jnp.arange(self.num_steps) - (self.num_steps - lead[-2]), 0)
-            loc, scale_tril = loc[..., rows, :, :], scale_tril[..., rows, :, :, :]
-        return loc, scale_tril

@@ -79,3 +79,28 @@ def _describe(noise):
     if hasattr(noise, "base_dist"):
         words += f" of {_describe(noise.base_dist)}"
     return words
+
+
+def gaussian_by_step(name, distribution, num_steps, *, varies=False):
+    """Location ``(..., rows, K or 1, N)`` and scale_tril of an argument of an autoregression, for its left-out terms.
+
+    Args:
+        name: of the argument, for the error.
+        distribution: with batch ``(..., K)``; if it ``varies``, ``(..., rows, K)`` for the last ``rows`` steps.
+        num_steps: number of steps ``T``, and of rows if it varies; else there is one row.
+    """
+    try:
+        loc, scale_tril = gaussian_parameters(distribution)
+    except TypeError as error:
+        raise NotImplementedError(
+            f"exact left-out terms need Gaussian {name}: {error}. log_prob_steps gives one-step-ahead terms, which "
+            "answer another question"
+        ) from None
+    batch, size = distribution.batch_shape or (1,), max(distribution.event_shape, default=1)
+    lead = batch if varies else batch[:-1] + (1,) + batch[-1:]
+    loc = jnp.reshape(loc, lead + (size,))
+    scale_tril = jnp.reshape(scale_tril, lead + (size, size))
+    if varies:
+        rows = jnp.maximum(jnp.arange(num_steps) - (num_steps - lead[-2]), 0)
+        loc, scale_tril = loc[..., rows, :, :], scale_tril[..., rows, :, :, :]
+    return loc, scale_tril
