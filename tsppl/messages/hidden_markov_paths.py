@@ -33,7 +33,7 @@ def sample_path(key, log_initial, log_transition, log_likelihoods, *, method="au
     Returns:
         int32 states ``(T,)``.
     """
-    method = hidden_markov_method(method, log_transition, log_likelihoods, paths=True)
+    method = hidden_markov_method(method, log_transition, log_likelihoods)
     potentials = (log_initial, log_transition, log_likelihoods)
     uniforms = random.uniform(key, log_likelihoods.shape[:1], log_likelihoods.dtype)
     return _SAMPLERS[method](uniforms, *map(lax.stop_gradient, potentials))
@@ -72,7 +72,7 @@ def most_likely_path(log_initial, log_transition, log_likelihoods, *, method="au
     Arguments and result as in :func:`sample_path`. Scores are renormalised at every step, so that long float32
     sequences do not lose the difference between states. Ties go to the lower state.
     """
-    method = hidden_markov_method(method, log_transition, log_likelihoods, paths=True)
+    method = hidden_markov_method(method, log_transition, log_likelihoods)
     return _DECODERS[method](*map(lax.stop_gradient, (log_initial, log_transition, log_likelihoods)))
 
 

@@ -6,7 +6,7 @@ What ``method="auto"`` means:
 model                       case                                                               form
 =========================== ================================================================== ============
 hidden Markov               CPU, T >= 8192, constant transitions, K <= 4                       chunked
-hidden Markov               CPU, T >= 65536, constant transitions, K <= 12, float32 or paths   chunked
+hidden Markov               CPU, T >= 65536, constant transitions, K <= 12                     chunked
 hidden Markov               anything else                                                      sequential
 linear-Gaussian             constant matrices and noises, every entry observed, T >= 256       chunked
 linear-Gaussian, value only CPU, float64, T >= 4096, at most 4 latent and observed dimensions  chunked
@@ -39,14 +39,13 @@ def resolve_method(method: str) -> str:
     return "parallel" if check_method(method) == "parallel" else "sequential"
 
 
-def hidden_markov_method(method, log_transition, log_likelihoods, *, paths=False) -> str:
-    """The form of the evidence and statistics, or of ``paths``; only constant transitions have a chunked one."""
+def hidden_markov_method(method, log_transition, log_likelihoods) -> str:
+    """The form of the evidence, the statistics and the paths; only constant transitions have a chunked one."""
     check_method(method)
     if method == "auto":
         num_steps, num_states = log_likelihoods.shape
-        few = num_steps >= 8192 and num_states <= 4
-        several = num_steps >= 65536 and num_states <= 12 and (paths or log_likelihoods.dtype == jnp.float32)
-        method = "chunked" if (few or several) and jax.default_backend() == "cpu" else "sequential"
+        pays = num_states <= 4 if num_steps < 65536 else num_states <= 12
+        method = "chunked" if num_steps >= 8192 and pays and jax.default_backend() == "cpu" else "sequential"
     return "sequential" if method == "chunked" and log_transition.ndim == 3 else method
 
 
