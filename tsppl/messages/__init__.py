@@ -1,5 +1,19 @@
 """Message passing on arrays, one sequence at a time; batch with ``jax.vmap``."""
 
+from tsppl.messages.clustered_points import (
+    Clusters as Clusters,
+    clusters_of_labels as clusters_of_labels,
+    log_density_given_labels as log_density_given_labels,
+    log_intensity_given_labels as log_intensity_given_labels,
+)
+from tsppl.messages.compound_poisson import (
+    canonical_labels as canonical_labels,
+    cluster_sizes as cluster_sizes,
+    draw_labels as draw_labels,
+    log_count_prob as log_count_prob,
+    log_label_total as log_label_total,
+    log_label_weight as log_label_weight,
+)
 from tsppl.messages.hidden_markov import (
     Forward as Forward,
     Statistics as Statistics,
