@@ -62,8 +62,12 @@ class GaussianCluster(Cluster):
 
     @property
     def reach(self):
-        """Largest distance, by dimension, at which a point and the centre of its cluster see each other: ten scales."""
-        return 10 * jnp.max(self.scale)
+        """Largest distance, by dimension, at which a point and the centre of its cluster see each other: twelve scales."""
+        return 12 * jnp.max(self.scale)
+
+    def interior(self):
+        """The same with edges ignored."""
+        return GaussianCluster(self.scale, edges="ignored")
 
     def point_statistics(self, point):
         """Statistics of one point."""

@@ -104,8 +104,13 @@ class SequenceCluster(Cluster):
 
     @property
     def reach(self):
-        """Largest delay that matters: longest offset and ten widths, at the largest warp."""
-        return jnp.max(self.warps) * (jnp.max(jnp.abs(self.offsets)) + 10 * jnp.max(self.widths))
+        """Largest time between two spikes of a sequence that matters: range of offsets and twelve widths, at most warped."""
+        longest = jnp.max(self.offsets.max(1) - self.offsets.min(1))
+        return jnp.max(self.warps) * (longest + 12 * jnp.max(self.widths))
+
+    def interior(self):
+        """The same with edges ignored."""
+        return self.tree_unflatten("ignored", self.tree_flatten()[0])
 
     def log_background(self, point, window):
         """Log density of a spike that belongs to no sequence."""

@@ -1,5 +1,7 @@
 """The three sites of a Neyman-Scott process: how many points, their clusters, and where they are."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,12 +108,8 @@ class ClusterLabels(Distribution):
     def sample(self, key, sample_shape=()):
         """Draw labels, int32 ``sample_shape + (N,)``."""
 
-        def one(key):
-            return messages.draw_labels(key, self.num_points, *self.process.rates)
-
-        size = int(np.prod(sample_shape))
-        drawn = jax.vmap(one)(random.split(key, size))
-        return drawn.reshape(tuple(sample_shape) + (self.num_points,))
+        keys = random.split(key, int(np.prod(sample_shape)))
+        return _draw_labels(keys, self.num_points, self.process.rates).reshape(tuple(sample_shape) + (self.num_points,))
 
     def log_prob(self, value, intermediates=None):
         """Log probability of labels."""
@@ -123,6 +121,11 @@ class ClusterLabels(Distribution):
             return messages.log_label_weight(labels, *rates) - total
 
         return jnp.vectorize(one, signature="(n)->()")(jnp.asarray(value))
+
+
+@partial(jax.jit, static_argnums=1)
+def _draw_labels(keys, num_points, rates):
+    return jax.vmap(lambda key: messages.draw_labels(key, num_points, *rates))(keys)
 
 
 class ClusteredPoints(Distribution):

@@ -28,6 +28,13 @@ from tsppl.messages.hidden_markov_paths import (
     sample_path as sample_path,
     simulate_path as simulate_path,
 )
+from tsppl.messages.label_split_merge import SplitMerge as SplitMerge, split_or_merge as split_or_merge
+from tsppl.messages.label_sweep import Sweep as Sweep, sweep_labels as sweep_labels
+from tsppl.messages.label_sweep_chunked import (
+    ChunkLayout as ChunkLayout,
+    chunk_layout as chunk_layout,
+    sweep_labels_chunked as sweep_labels_chunked,
+)
 from tsppl.messages.linear_gaussian import AffineGaussian as AffineGaussian, Gaussian as Gaussian
 from tsppl.messages.linear_gaussian_chain import (
     Marginals as Marginals,

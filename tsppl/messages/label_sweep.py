@@ -10,7 +10,8 @@ from tsppl.messages.compound_poisson import canonical_labels
 
 
 class Sweep(NamedTuple):
-    """Labels after a sweep, and how often a point could not open a cluster because all slots were taken."""
+    """Labels after a sweep, and how often a slot was missing: for a point that could have opened a cluster, for points of a
+    cluster that did not fit in at the start."""
 
     labels: jax.Array
     overflow: jax.Array
@@ -45,7 +46,8 @@ def sweep_labels(key, cluster, labels, points, window, rates, *, max_clusters=No
         window: ``(2,)`` and the shape of a place.
         rates: events expected, concentration and rate of amplitudes, background points expected.
         max_clusters: number of slots; ``N`` if None, which no sweep can exceed. A point that finds none free cannot open a
-            cluster, which ``overflow`` counts: then the sweep is one of the posterior given no more clusters than that.
+            cluster, which ``overflow`` counts: then the sweep is one of the posterior given no more clusters than that. So it
+            does points of further clusters in ``labels``, which go to the background.
     """
     num_points = len(points)
     num_slots = num_points if max_clusters is None else min(max_clusters, num_points)
@@ -55,7 +57,8 @@ def sweep_labels(key, cluster, labels, points, window, rates, *, max_clusters=No
     singles = jax.vmap(cluster.point_statistics)(relative)
     alone = weights.new + jax.vmap(cluster.log_marginal, (0, None))(singles, seen)
     apart = weights.background + jax.vmap(cluster.log_background, (0, None))(points, window)
-    labels = jnp.where(labels < num_slots, labels, -1)
+    unfit = labels >= num_slots
+    labels = jnp.where(unfit, -1, labels)
     slots = jnp.where(labels < 0, num_slots, labels)
     sums = jax.tree.map(
         lambda array: jnp.zeros((num_slots,) + array.shape[1:], array.dtype).at[slots].add(array, mode="drop"), singles
@@ -71,7 +74,7 @@ def sweep_labels(key, cluster, labels, points, window, rates, *, max_clusters=No
         sums = _add(sums, labels[place], single, -1)
         size = jnp.round(sums.size)
         sums = sums._replace(size=size)
-        joining = jax.vmap(cluster.log_predictive, (0, None, None))(_filled(sums, single), single, seen)
+        joining = jax.vmap(cluster.log_predictive, (0, None, None))(with_filling(sums, single), single, seen)
         joining = jnp.where(size > 0, jnp.log(weights.concentration + size) + joining, -jnp.inf)
         free = jnp.argmin(size > 0)
         is_full = size[free] > 0
@@ -80,7 +83,7 @@ def sweep_labels(key, cluster, labels, points, window, rates, *, max_clusters=No
         label = jnp.where(chosen < num_slots, chosen, jnp.where(chosen == num_slots, free, -1)).astype(labels.dtype)
         return labels.at[place].set(label), _add(sums, label, single, 1), overflow + is_full
 
-    state = (labels, sums, jnp.zeros((), jnp.int32))
+    state = (labels, sums, unfit.sum(dtype=jnp.int32))
     labels, _, overflow = lax.fori_loop(0, num_points, move, state)
     return Sweep(canonical_labels(labels), overflow)
 
@@ -90,10 +93,11 @@ def _add(sums, label, single, sign):
     return jax.tree.map(lambda total, array: total.at[slot].add(sign * array, mode="drop"), sums, single)
 
 
-def _filled(sums, single):
-    """Statistics with those of a point where there is no cluster."""
+def with_filling(sums, single):
+    """Statistics of clusters, those of a point where there is none."""
 
     def fill(total, array):
-        return jnp.where((sums.size > 0).reshape(sums.size.shape + (1,) * array.ndim), total, array)
+        occupied = (sums.size > 0).reshape(sums.size.shape + (1,) * (total.ndim - sums.size.ndim))
+        return jnp.where(occupied, total, array)
 
     return jax.tree.map(fill, sums, single)
