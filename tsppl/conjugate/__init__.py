@@ -1,5 +1,10 @@
 """Conjugate priors on arrays: posteriors, marginal likelihoods and draws."""
 
+from tsppl.conjugate.cluster import Cluster as Cluster
+from tsppl.conjugate.gaussian_cluster import GaussianCluster as GaussianCluster
+from tsppl.conjugate.gaussian_inverse_wishart_cluster import (
+    GaussianInverseWishartCluster as GaussianInverseWishartCluster,
+)
 from tsppl.conjugate.matrix_normal_inverse_wishart import (
     MatrixNormalInverseWishartParameters as MatrixNormalInverseWishartParameters,
     RegressionStatistics as RegressionStatistics,
@@ -7,6 +12,7 @@ from tsppl.conjugate.matrix_normal_inverse_wishart import (
     regression_posterior as regression_posterior,
     regression_statistics as regression_statistics,
 )
+from tsppl.conjugate.sequence_cluster import SequenceCluster as SequenceCluster
 from tsppl.conjugate.transition_rows import (
     draw_probabilities as draw_probabilities,
     draw_shared_tables as draw_shared_tables,

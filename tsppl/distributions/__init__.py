@@ -1,5 +1,11 @@
 """Sequence distributions for NumPyro models."""
 
+from tsppl.conjugate import (
+    Cluster as Cluster,
+    GaussianCluster as GaussianCluster,
+    GaussianInverseWishartCluster as GaussianInverseWishartCluster,
+    SequenceCluster as SequenceCluster,
+)
 from tsppl.distributions import kl as kl
 from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM as AutoregressiveHMM
 from tsppl.distributions.gaussian_parameters import gaussian_parameters as gaussian_parameters
@@ -15,6 +21,16 @@ from tsppl.distributions.markov_chain import MarkovChain as MarkovChain
 from tsppl.distributions.matrix_normal_inverse_wishart import (
     MatrixNormalInverseWishart as MatrixNormalInverseWishart,
     NormalInverseWishart as NormalInverseWishart,
+)
+from tsppl.distributions.neyman_scott import (
+    ExpectedCounts as ExpectedCounts,
+    NeymanScott as NeymanScott,
+    PointPattern as PointPattern,
+)
+from tsppl.distributions.neyman_scott_sites import (
+    ClusteredPoints as ClusteredPoints,
+    ClusterLabels as ClusterLabels,
+    PointCount as PointCount,
 )
 from tsppl.distributions.salt import SALT as SALT
 from tsppl.distributions.sequence import SequenceDistribution as SequenceDistribution

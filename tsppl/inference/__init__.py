@@ -11,6 +11,7 @@ from tsppl.inference.conjugate_updates import (
 )
 from tsppl.inference.data_driven_starts import data_driven_start as data_driven_start
 from tsppl.inference.em import EMResult as EMResult, em as em
+from tsppl.inference.label_gibbs import LabelGibbs as LabelGibbs
 from tsppl.inference.low_rank_selection import (
     LowRankSelection as LowRankSelection,
     select_low_rank as select_low_rank,

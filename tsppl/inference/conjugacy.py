@@ -31,7 +31,7 @@ class Conjugacy:
         self._model = model
         self._checked = {}
         with exactly():
-            self.args, self.kwargs = jax.tree.map(_in_double, (args, dict(kwargs)))
+            self.args, self.kwargs = jax.tree.map(in_double, (args, dict(kwargs)))
 
     @cached_property
     def points(self):
@@ -107,6 +107,7 @@ def _describe(update):
     return f"{', '.join(update.sites)} cannot be drawn by {type(update).__name__}"
 
 
-def _in_double(leaf):
+def in_double(leaf):
+    """Real arrays in double precision, anything else as it is."""
     is_real = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
     return jnp.asarray(leaf, jnp.float64) if is_real else leaf

@@ -1,0 +1,95 @@
+"""What a family of clusters has to answer, so that whole partitions of points can be scored and sampled.
+
+A cluster is a set of points with one common cause, an event, whose parameters (its place, its shape) are integrated out.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import erfc, log_ndtr
+
+
+class Cluster:
+    """Base of the families of clusters. Every method is about one cluster and one point: use ``jax.vmap`` for many.
+
+    A family is a pytree of arrays with these answers; ``statistics`` are a NamedTuple of arrays that add up over points,
+    whose field ``size`` is the number of points. A cluster without a point is never asked about.
+
+    ============================================ ==============================================================
+    ``point_shape``                              shape of one point: ``()``, ``(D,)``, or place and marks
+    ``position_shape``                           shape of its place, to which ``window`` belongs
+    ``point_statistics(point)``                  statistics of a single point
+    ``log_marginal(statistics, window)``         log density of the points of a cluster, the event integrated out
+    ``log_predictive(statistics, more, window)`` change of it when a point is added
+    ``sample_event(key, window)``                an event from its prior, a NamedTuple
+    ``sample_event_given(key, statistics, window)`` an event given its points
+    ``sample_point(key, event)``                 a point of an event
+    ``log_density(point, event)``                its log density
+    ============================================ ==============================================================
+
+    ``window`` is a pair of lowest and highest place. Points add to statistics relative to an origin of the caller's
+    choice (``shifted``), to which the window is then relative too, so that sums stay exact far from zero.
+    """
+
+    position_shape = ()
+
+    @property
+    def point_shape(self):
+        """Shape of one point."""
+        return self.position_shape
+
+    def positions(self, points):
+        """The places of points."""
+        return points
+
+    def shifted(self, points, origin):
+        """Points seen from another origin."""
+        return points - origin
+
+    def moved(self, event, origin):
+        """An event that was found relative to ``origin``, in place; the first field of an event is its position."""
+        return event._replace(**{event._fields[0]: event[0] + origin})
+
+    def interior(self):
+        """A family with the same predictive density away from the edges of the window, maybe cheaper."""
+        return self
+
+    def log_background(self, point, window):
+        """Log density of a point that belongs to no cluster: uniform on the window."""
+        low, high = window[0], window[1]
+        inside = jnp.all((point >= low) & (point <= high))
+        return jnp.where(inside, -log_volume(window), -jnp.inf)
+
+    def sample_background(self, key, window):
+        """A point that belongs to no cluster."""
+        return uniform_position(key, window)
+
+    def log_predictive(self, statistics, more, window):
+        """Log density of one more point, with statistics ``more``, given a cluster with ``statistics``."""
+        both = jax.tree.map(jnp.add, statistics, more)
+        return self.log_marginal(both, window) - self.log_marginal(statistics, window)
+
+
+def log_volume(window):
+    """Log of the length, area or volume of a window."""
+    return jnp.log(window[1] - window[0]).sum()
+
+
+def uniform_position(key, window):
+    """A place in a window."""
+    low, high = window[0], window[1]
+    return jax.random.uniform(key, jnp.shape(low), jnp.result_type(low, float), low, high)
+
+
+def log_normal_mass(low, high):
+    """``log(Phi(high) - Phi(low))`` for ``low < high``, accurate in both tails."""
+    flip = low + high > 0
+    low, high = jnp.where(flip, -high, low), jnp.where(flip, -low, high)
+    return log_ndtr(high) + jnp.log(-jnp.expm1(log_ndtr(low) - log_ndtr(high)))
+
+
+def normal_mass(low, high):
+    """``Phi(high) - Phi(low)`` for ``low < high``, many times cheaper; the smallest positive number where it is less."""
+    flip = low + high > 0
+    low, high = jnp.where(flip, -high, low), jnp.where(flip, -low, high)
+    mass = 0.5 * (erfc(-high * 0.5**0.5) - erfc(-low * 0.5**0.5))
+    return jnp.maximum(mass, jnp.finfo(mass.dtype).tiny)

@@ -1,0 +1,264 @@
+"""Neyman-Scott processes: clusters of points in time or space, beside points that belong to none."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import random
+from jax.scipy.special import gammaln
+
+from tsppl import messages
+from tsppl.conjugate import Cluster
+from tsppl.distributions.neyman_scott_sites import ClusteredPoints, ClusterLabels, PointCount
+
+
+class ExpectedCounts(NamedTuple):
+    """Numbers expected on the whole window."""
+
+    points: jax.Array
+    background: jax.Array
+    events: jax.Array
+    occupied_events: jax.Array
+
+
+class PointPattern(NamedTuple):
+    """A simulated pattern. Row ``k`` of ``events`` and ``amplitudes`` is the cluster with label ``k``; the rows after the
+    last label are events without a point."""
+
+    points: jax.Array
+    labels: jax.Array
+    events: Any
+    amplitudes: jax.Array
+
+
+@jax.tree_util.register_pytree_node_class
+class NeymanScott:
+    """A Poisson process of events, each of which makes a Poisson number of points around itself, on a uniform background.
+
+    Places, amplitudes and shapes of events, and the events without a point, are integrated out; what stays explicit is
+    which points belong together (Wang, Degleris, Williams and Linderman 2023, section 3). Given that, the density is
+    smooth in all rates and in the cluster's parameters, which NUTS can own under any prior;
+    :class:`tsppl.inference.LabelGibbs` draws the labels.
+
+    This is not a distribution: :meth:`sample` makes three sites of a NumPyro program, the number of points (observed),
+    their labels (latent), and the points (observed). Each is a proper distribution, and together they are the collapsed
+    joint density.
+
+    Args:
+        event_rate: events expected per unit of length, area or volume.
+        amplitude: ``numpyro.distributions.Gamma``, points expected of one event.
+        cluster: how points lie around their event: :class:`GaussianCluster`, :class:`GaussianInverseWishartCluster`,
+            :class:`SequenceCluster`, or another :class:`Cluster`.
+        background_rate: background points expected per unit of length, area or volume; positive.
+        window: lowest and highest place, ``(2,)`` in time, ``(2, D)`` for a box.
+
+    Raises:
+        TypeError: if ``amplitude`` is no Gamma distribution or ``cluster`` no Cluster.
+        ValueError: on shapes that do not fit, or an empty window.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
+    >>> process = tsd.NeymanScott(0.4, dist.Gamma(2.0, 0.5), tsd.GaussianCluster(0.2), 0.4, (0.0, 5.0))
+    >>> points, labels = jnp.array([0.62, 0.75, 0.81, 2.10, 2.32, 4.40]), jnp.array([0, 0, 0, -1, -1, -1])
+    >>> round(float(process.log_joint(labels, points)), 4)
+    -13.6619
+    """
+
+    def __init__(self, event_rate, amplitude, cluster, background_rate, window):
+        if not isinstance(amplitude, dist.Gamma):
+            raise TypeError(f"amplitude is a {type(amplitude).__name__}; pass a numpyro.distributions.Gamma")
+        if not isinstance(cluster, Cluster):
+            raise TypeError(f"cluster is a {type(cluster).__name__}; pass a Cluster, such as GaussianCluster(scale)")
+        window = jnp.asarray(window, jnp.result_type(float))
+        if window.shape != (2,) + cluster.position_shape:
+            raise ValueError(
+                f"window has shape {window.shape}; a {type(cluster).__name__} of this shape needs "
+                f"{(2,) + cluster.position_shape}: the lowest and the highest place"
+            )
+        for name, array in {"event_rate": event_rate, "background_rate": background_rate}.items():
+            if jnp.shape(array):
+                raise ValueError(f"{name} has shape {jnp.shape(array)}; it must be a number, the same everywhere")
+        if amplitude.batch_shape:
+            raise ValueError(
+                f"amplitude has batch shape {amplitude.batch_shape}; all events have the same, of shape ()"
+            )
+        if not isinstance(window, jax.core.Tracer) and not np.all(np.asarray(window[1] > window[0])):
+            raise ValueError(f"window {window.tolist()} is empty: pass the lowest place first, then the highest")
+        self.event_rate, self.amplitude, self.cluster = event_rate, amplitude, cluster
+        self.background_rate, self.window = background_rate, window
+
+    @property
+    def volume(self):
+        """Length, area or volume of the window."""
+        return (self.window[1] - self.window[0]).prod()
+
+    @property
+    def expected_events(self):
+        """Events expected on the window."""
+        return self.event_rate * self.volume
+
+    @property
+    def expected_background(self):
+        """Background points expected on the window."""
+        return self.background_rate * self.volume
+
+    @property
+    def rates(self):
+        """Events expected, concentration and rate of the amplitude, background points expected."""
+        concentration, rate = self.amplitude.concentration, self.amplitude.rate
+        return self.expected_events, concentration, rate, self.expected_background
+
+    def expected_counts(self) -> ExpectedCounts:
+        """Points, background points, events, and events with at least one point, expected on the window."""
+        events, concentration, rate, background = self.rates
+        occupied = -events * jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate)))
+        return ExpectedCounts(background + events * concentration / rate, background, events, occupied)
+
+    def count(self, *, largest=None) -> PointCount:
+        """Distribution of the number of points; inside ``jit``, ``log_prob`` needs a bound ``largest`` on it."""
+        return PointCount(self, largest=largest)
+
+    def labels(self, num_points) -> ClusterLabels:
+        """Distribution of the labels of ``num_points`` points."""
+        return ClusterLabels(self, num_points)
+
+    def points(self, labels) -> ClusteredPoints:
+        """Distribution of points given their labels."""
+        return ClusteredPoints(self, labels)
+
+    def sample(self, name, points=None, *, num_points=None):
+        """Make the sites ``<name>_count``, ``<name>_labels`` and ``<name>``, and return the labels.
+
+        Args:
+            name: name of the site of points.
+            points: observed points, ``(N,)`` in time, else ``(N, D)``; None to draw them.
+            num_points: how many to draw; drawn too if None, which works outside of ``jit`` only.
+
+        Raises:
+            ValueError: if the shape of ``points`` does not fit, or the number of points would have to be drawn in ``jit``.
+        """
+        if points is not None:
+            points, shape = jnp.asarray(points), self.cluster.point_shape
+            if points.ndim != 1 + len(shape) or points.shape[1:] != shape:
+                wanted = "(N" + "".join(f", {size}" for size in shape) + ("," if not shape else "") + ")"
+                raise ValueError(f"points has shape {points.shape}; the shape {wanted} is needed")
+            num_points = len(points)
+        count = numpyro.sample(f"{name}_count", self.count(largest=num_points), obs=num_points)
+        if num_points is None:
+            if isinstance(count, jax.core.Tracer):
+                raise ValueError(
+                    "inside jit the number of points must be known: pass num_points=, or use simulate(key)"
+                )
+            num_points = int(count)
+        labels = numpyro.sample(f"{name}_labels", self.labels(num_points))
+        numpyro.sample(name, self.points(labels), obs=points)
+        return labels
+
+    def log_joint(self, labels, points):
+        """Log density of points, in the order given, together with their labels: the sum of the three sites.
+
+        The density of points as a set is larger by ``log N!``. Cheaper than the sum: the probability of the count cancels.
+        """
+        labels = jnp.asarray(labels)
+        events, concentration, rate, background = self.rates
+        log_weight = messages.log_label_weight(labels, *self.rates)
+        log_weight += events * jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate))) - background
+        log_density = messages.log_density_given_labels(self.cluster, labels, jnp.asarray(points), self.window)
+        return log_weight + log_density - gammaln(len(labels) + 1.0)
+
+    def predictive_intensity(self, places, labels, points):
+        """Points expected per unit of length, area or volume at other places, given the points and their labels.
+
+        The Papangelou intensity: averaged over posterior labels, it predicts where points of the same pattern went missing.
+
+        Args:
+            places: ``(P,)`` and the shape of a point.
+            labels: int ``(N,)``.
+            points: ``(N,)`` and the shape of a point.
+        """
+        arrays = jnp.asarray(labels), jnp.asarray(points), self.window, jnp.asarray(places)
+        return jnp.exp(messages.log_intensity_given_labels(self.cluster, *arrays, *self.rates))
+
+    def sample_events(self, key, labels, points):
+        """Draw the events behind labelled points, and their amplitudes.
+
+        Returns:
+            ``(events, amplitudes)`` with a leading axis of ``N``; rows from the number of clusters on mean nothing.
+        """
+        event_key, amplitude_key = random.split(key)
+        labels, points = jnp.asarray(labels), jnp.asarray(points)
+        clusters = messages.clusters_of_labels(self.cluster, labels, points, self.window)
+        keys = random.split(event_key, len(labels))
+        events = jax.vmap(self.cluster.sample_event_given)(keys, clusters.statistics, clusters.window)
+        concentration = self.amplitude.concentration + clusters.statistics.size
+        amplitudes = random.gamma(amplitude_key, concentration) / (self.amplitude.rate + 1)
+        return jax.vmap(self.cluster.moved)(events, clusters.origins), amplitudes
+
+    def log_intensity_given_events(self, points, events, amplitudes):
+        """Log of points expected per unit of length, area or volume, given every event: one term for each point."""
+
+        def at(point):
+            near = jax.vmap(self.cluster.log_density, (None, 0))(point, events) + jnp.log(amplitudes)
+            background = jnp.log(self.expected_background) + self.cluster.log_background(point, self.window)
+            return jax.nn.logsumexp(jnp.append(near, background))
+
+        return jax.lax.map(at, jnp.asarray(points))
+
+    def log_prob_given_events(self, points, events, amplitudes):
+        """Log density of points, in the order given, when every event and its amplitude is known: Poisson.
+
+        Args:
+            points: ``(N,)`` and the shape of a point.
+            events: the events, with a leading axis ``(K,)``, as :meth:`simulate` gives them; also those without a point.
+            amplitudes: points expected of each, ``(K,)``.
+        """
+        log_intensity = self.log_intensity_given_events(points, events, amplitudes)
+        expected = self.expected_background + jnp.sum(amplitudes)
+        return log_intensity.sum() - expected - gammaln(len(points) + 1.0)
+
+    def simulate(self, key) -> PointPattern:
+        """Draw a whole pattern, sorted by (the first coordinate of) its places. Outside of ``jit``: its size is random.
+
+        >>> import jax, numpyro.distributions as dist, tsppl.distributions as tsd
+        >>> process = tsd.NeymanScott(1.0, dist.Gamma(20.0, 1.0), tsd.GaussianCluster(0.1), 2.0, (0.0, 10.0))
+        >>> pattern = process.simulate(jax.random.key(0))
+        >>> pattern.points.shape == pattern.labels.shape
+        True
+        """
+        keys = random.split(key, 6)
+        num_events = int(random.poisson(keys[0], self.expected_events))
+        amplitudes = self.amplitude.sample(keys[1], (num_events,))
+        events = jax.vmap(self.cluster.sample_event, (0, None))(random.split(keys[2], num_events), self.window)
+        sizes = np.asarray(random.poisson(keys[3], amplitudes))
+        own = np.repeat(np.arange(num_events), sizes)
+        num_background = int(random.poisson(random.fold_in(keys[5], 0), self.expected_background))
+        chosen = jax.tree.map(lambda array: array[own], events)
+        clustered = jax.vmap(self.cluster.sample_point)(random.split(keys[4], len(own)), chosen)
+        background_keys = random.split(random.fold_in(keys[5], 1), num_background)
+        alone = jax.vmap(self.cluster.sample_background, (0, None))(background_keys, self.window)
+
+        points = jnp.concatenate([clustered, alone])
+        own = np.concatenate([own, np.full(num_background, -1)]).astype(np.int32)
+        places = np.asarray(self.cluster.positions(points)).reshape(len(points), -1)[:, 0]
+        order = np.argsort(places, kind="stable")
+        points, own = points[order], own[order]
+        _, first = np.unique(own[own >= 0], return_index=True)
+        seen = own[own >= 0][np.sort(first)]
+        rows = np.concatenate([seen, np.setdiff1d(np.arange(num_events), seen)]).astype(np.int32)
+        numbers = np.full(num_events + 1, -1, np.int32)
+        numbers[rows] = np.arange(num_events)
+        events, amplitudes = jax.tree.map(lambda array: array[rows], (events, amplitudes))
+        return PointPattern(points, jnp.asarray(numbers[own]), events, amplitudes)
+
+    def tree_flatten(self):
+        """Everything is an array or holds arrays."""
+        return (self.event_rate, self.amplitude, self.cluster, self.background_rate, self.window), None
+
+    @classmethod
+    def tree_unflatten(cls, static, children):
+        """The same from its parts, unchecked."""
+        process = object.__new__(cls)
+        process.event_rate, process.amplitude, process.cluster, process.background_rate, process.window = children
+        return process

@@ -1,0 +1,324 @@
+"""A block for ``numpyro.infer.Gibbs``: which points of a Neyman-Scott process belong together."""
+
+import copy
+import warnings
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax, random
+from numpyro import handlers
+from numpyro.infer import init_to_sample
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.infer.util import log_density
+
+from tsppl.distributions import ClusteredPoints, ClusterLabels
+from tsppl.distributions.shapes import is_concrete
+from tsppl.inference.conjugacy import exactly, in_double
+from tsppl.inference.state_gibbs import without_values
+from tsppl.messages import (
+    ChunkLayout,
+    canonical_labels,
+    chunk_layout,
+    cluster_sizes,
+    split_or_merge,
+    sweep_labels,
+    sweep_labels_chunked,
+)
+from tsppl.sites import latent_sites
+
+METHODS = ("auto", "serial", "chunked")
+OVERFLOW = (
+    "LabelGibbs lacked a slot for a cluster in this draw, so clusters were kept from opening or points from moving: raise "
+    "max_clusters. state.overflow counts how often"
+)
+SHORT_REACH = (
+    "the clusters have become wider than LabelGibbs was told: points no longer see all clusters that they may belong to, so "
+    "draws are not exact. Pass a larger reach"
+)
+MANY_EMPTY = 20
+ALL_BACKGROUND = (
+    "LabelGibbs has put every point into the background for twenty draws. That can be the posterior, or a start from which no cluster opens: "
+    "compare with annealing=(40.0, 20.0, 10.0, 5.0, 2.0), and look at the priors of amplitude and event_rate"
+)
+
+
+class LabelGibbsState(NamedTuple):
+    """Values of the block's site, counts for looking at, and the next random key.
+
+    ``overflow`` adds up how often a slot for a cluster was missing, ``reach_ratio`` is the reach of the sweep over that which
+    the clusters now need (infinite for serial sweeps), ``accepted`` adds up split and merge moves, ``num_empty`` is for how many draws on end every
+    point has been background.
+    """
+
+    z: dict
+    num_clusters: jax.Array
+    num_background: jax.Array
+    overflow: jax.Array
+    accepted: jax.Array
+    num_empty: jax.Array
+    reach_ratio: jax.Array
+    rng_key: jax.Array
+
+
+class LabelGibbs(MCMCKernel):
+    """Draws the labels of the points of a Neyman-Scott process by collapsed Gibbs sampling.
+
+    Each point in turn joins a cluster, opens one, or goes to the background, given all other points; positions, amplitudes
+    and empty events are integrated out (Wang, Degleris, Williams and Linderman 2023, algorithm 1). Then splits and merges of
+    whole clusters are proposed (Jain and Neal 2004). Other blocks, NUTS say, own the rates and the cluster's parameters.
+
+    The labels are ``<site>_labels`` of ``process.sample(site, points)``. Before the first sweep the model's own joint
+    density is compared with that of the process: a model that uses the labels elsewhere is an error.
+
+    Args:
+        model: NumPyro model.
+        site: name of the observed points.
+        method: ``"serial"``: one point after the other, at a cost of all clusters each, exact. ``"chunked"``: for points
+            sorted by time, chunks of time side by side, at a cost of the clusters nearby; neglects what is farther than
+            ``reach``. ``"auto"``: chunked for points in time when there are more than 200.
+        reach: for chunked sweeps, time beyond which a point and a cluster do not see each other: twelve times the largest
+            width that the posterior allows. Too short a reach warns. If None, ``cluster.reach`` at the start, doubled.
+        max_clusters: slots for clusters: in all for serial sweeps, ``N`` if None; near a chunk otherwise, 32 if None. A
+            sweep that lacks a slot warns.
+        num_sweeps: sweeps for each draw.
+        num_split_merge: proposals of splits and merges for each draw.
+        annealing: temperatures that fall to one, for sweeps before the first draw: at temperature ``T`` amplitudes have the
+            same mean and ``T`` times the variance.
+        start: ``"neighbours"``: start from clusters of points that are near each other, or from the first labels of the
+            chain (``"given"``), as they are passed in ``init_params`` or drawn from the prior.
+        check: False leaves the comparison of densities out.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
+    >>> from numpyro.infer import MCMC, Gibbs
+    >>> from tsppl.inference import LabelGibbs
+    >>> def model(points):
+    ...     tsd.NeymanScott(0.4, dist.Gamma(2.0, 0.5), tsd.GaussianCluster(0.2), 0.4, (0.0, 5.0)).sample("x", points)
+    >>> kernel = Gibbs(
+    ...     [(LabelGibbs(model, "x"), ["x_labels"])]
+    ... )  # and (NUTS(model), [...]) where there are unknown rates
+    >>> mcmc = MCMC(kernel, num_warmup=10, num_samples=20, progress_bar=False)
+    >>> mcmc.run(jax.random.key(0), jnp.array([0.62, 0.75, 0.81, 2.10, 2.32, 4.40]))
+    >>> mcmc.get_samples()["x_labels"].shape
+    (20, 6)
+    """
+
+    sample_field = "z"
+
+    def __init__(
+        self,
+        model,
+        site,
+        *,
+        method="auto",
+        reach=None,
+        max_clusters=None,
+        num_sweeps=1,
+        num_split_merge=0,
+        annealing=(),
+        start="neighbours",
+        check=True,
+    ):
+        if method not in METHODS:
+            raise ValueError(f"method is {method!r}; pass one of {METHODS}")
+        if start not in ("neighbours", "given"):
+            raise ValueError(f"start is {start!r}; pass 'neighbours' or 'given'")
+        if any(temperature < 1 for temperature in annealing):
+            raise ValueError(f"annealing is {tuple(annealing)}; temperatures are at least 1")
+        self._model, self._site, self._method, self._check = model, site, method, check
+        self._reach, self._max_clusters, self._start = reach, max_clusters, start
+        self._num_sweeps, self._num_split_merge, self._annealing = num_sweeps, num_split_merge, tuple(annealing)
+        self._layout = None
+
+    @property
+    def model(self):
+        """The model."""
+        return self._model
+
+    @property
+    def labels_site(self):
+        """Name of the site that the block owns."""
+        return f"{self._site}_labels"
+
+    def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
+        """Check the model, choose how to sweep, and find labels to start from."""
+        kwargs = dict(model_kwargs or {})
+        if set(init_params or {}) != {self.labels_site}:
+            raise ValueError(f"the block draws {self.labels_site!r} alone; it was given {sorted(init_params or {})}")
+        rng_key, start_key = random.split(rng_key)
+        labels = jnp.asarray(init_params[self.labels_site]).astype(jnp.int32)
+        process, points = self._process({self.labels_site: labels}, model_args, kwargs)
+        if self._check and len(labels) > 1:
+            self._compare(model_args, kwargs)
+        self._layout = self._choose_layout(process, points)
+        if self._start == "neighbours" and len(labels):
+            labels = jax.jit(neighbouring_labels)(process, points)
+        overflow, sweep = jnp.zeros((), jnp.int32), jax.jit(self._sweep)
+        for key, temperature in zip(random.split(start_key, len(self._annealing)), self._annealing, strict=True):
+            labels, more, _ = sweep(key, _heated(process, temperature), labels, points)
+            overflow += more
+        return self._state(labels, overflow, jnp.zeros((), jnp.int32), process, rng_key)
+
+    def sample(self, state, model_args, model_kwargs):
+        """Sweeps, then splits and merges."""
+        rng_key, sweep_key = random.split(state.rng_key)
+        labels = state.z[self.labels_site]
+        process, points = self._process(state.z, model_args, dict(model_kwargs or {}))
+        overflow, accepted = state.overflow, state.accepted
+        for key in random.split(sweep_key, self._num_sweeps):
+            labels, more, moves = self._sweep(key, process, labels, points)
+            overflow, accepted = overflow + more, accepted + moves
+        new = self._state(labels, overflow, accepted, process, rng_key)
+        _warn_where(new.overflow > state.overflow, OVERFLOW)
+        _warn_where(new.reach_ratio < 1, SHORT_REACH)
+        new = new._replace(num_empty=jnp.where(new.num_clusters == 0, state.num_empty + 1, 0))
+        _warn_where(new.num_empty == MANY_EMPTY, ALL_BACKGROUND)
+        return new
+
+    def _sweep(self, key, process, labels, points):
+        """Labels, missing slots, accepted moves."""
+        sweep_key, moves_key = random.split(key)
+        arguments = process.cluster, labels, points, process.window, process.rates
+        if len(labels) == 0:
+            return labels, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        if self._layout is None:
+            swept = sweep_labels(sweep_key, *arguments, max_clusters=self._max_clusters)
+        else:
+            swept = sweep_labels_chunked(sweep_key, *arguments, layout=self._layout)
+
+        def propose(labels, key):
+            moved = split_or_merge(key, process.cluster, labels, points, process.window, process.rates)
+            return moved.labels, moved.accepted
+
+        labels, accepted = lax.scan(propose, swept.labels, random.split(moves_key, self._num_split_merge))
+        return labels, swept.overflow, accepted.sum(dtype=jnp.int32)
+
+    def _state(self, labels, overflow, accepted, process, rng_key):
+        ratio = jnp.inf if self._layout is None else self._layout.reach / process.cluster.reach
+        num_clusters = labels.max(initial=-1).astype(jnp.int32) + 1
+        num_background = jnp.sum(labels < 0, dtype=jnp.int32)
+        ratio = jnp.asarray(ratio, jnp.result_type(float))
+        counts = num_clusters, num_background, overflow, accepted, jnp.zeros((), jnp.int32)
+        return LabelGibbsState({self.labels_site: labels}, *counts, ratio, rng_key)
+
+    def _process(self, values, args, kwargs):
+        """The process and the points of the model at given values of its sites.
+
+        Raises:
+            ValueError: if the model has no such sites, or one of them is scaled or masked.
+        """
+        model = handlers.substitute(handlers.seed(self._model, random.key(0)), data=values)
+        trace = handlers.trace(model).get_trace(*args, **kwargs)
+        found, points = trace.get(self.labels_site), trace.get(self._site)
+        if found is None or points is None:
+            raise ValueError(
+                f"the model has no sites {self._site!r} and {self.labels_site!r}, as process.sample({self._site!r}, points) "
+                f"makes them; its sites are {list(trace)}"
+            )
+        for name, site, kind in ((self.labels_site, found, ClusterLabels), (self._site, points, ClusteredPoints)):
+            if not isinstance(site["fn"], kind) or site["scale"] is not None:
+                raise ValueError(
+                    f"site {name!r} is a {type(site['fn']).__name__}, {'scaled' if site['scale'] is not None else 'plain'}; "
+                    f"labels can be drawn for a plain {kind.__name__} only, without plate, mask or scale"
+                )
+        if not points["is_observed"]:
+            raise ValueError(f"site {self._site!r} is not observed: pass the points to process.sample")
+        return found["fn"].process, jnp.asarray(points["value"])
+
+    def _compare(self, args, kwargs):
+        """Raise unless the model's joint density depends on labels as that of the process does, in double precision."""
+        with exactly():
+            args, kwargs = jax.tree.map(in_double, (args, without_values(kwargs)))
+            model = handlers.substitute(handlers.seed(self._model, random.key(0)), substitute_fn=init_to_sample)
+            trace = handlers.trace(model).get_trace(*args, **kwargs)
+            values = {name: in_double(site["value"]) for name, site in latent_sites(trace).items()}
+
+            @jax.jit
+            def difference(labels):
+                at_labels = {**values, self.labels_site: labels}
+                process, points = self._process(at_labels, args, kwargs)
+                whole = log_density(self._model, args, kwargs, at_labels)[0]
+                return whole - process.log_joint(labels, points), abs(whole)
+
+            labels = values[self.labels_site]
+            singles = jnp.arange(len(labels), dtype=labels.dtype)
+            found = [tuple(map(float, difference(each))) for each in (labels, singles, singles.at[1:].add(-1))]
+        for (first, _), (second, size) in zip(found[:-1], found[1:], strict=True):
+            if not abs(first - second) <= 1e-9 * (1 + size):
+                raise ValueError(
+                    f"between two sets of labels the model's joint density changes by {second - first:.3g} nats more than "
+                    f"that of the process: the model uses {self.labels_site!r} elsewhere too, so the block cannot draw it"
+                )
+
+    def _choose_layout(self, process, points) -> ChunkLayout | None:
+        in_time = process.cluster.position_shape == ()
+        if self._method == "serial" or (self._method == "auto" and (not in_time or len(points) <= 200)):
+            return None
+        if not in_time:
+            raise ValueError(
+                f"chunked sweeps need points in time; these have places of {process.cluster.position_shape}"
+            )
+        if not is_concrete(points):
+            raise ValueError(
+                "chunked sweeps look at the points beforehand: do not pass them through jit (jit_model_args)"
+            )
+        reach = self._reach
+        if reach is None:
+            if not is_concrete(process.cluster.reach):
+                raise ValueError("chunked sweeps need a reach that is known beforehand: pass reach=")
+            reach = 2 * float(process.cluster.reach)
+        times = np.asarray(process.cluster.positions(points))
+        return chunk_layout(times, reach, reaches_per_chunk=3.0, num_slots=self._max_clusters or 32)
+
+    def refresh(self, state, model_args, model_kwargs):
+        """Nothing is cached."""
+        return state
+
+    def wrap_model(self, wrapper):
+        """A copy whose model is wrapped."""
+        kernel = copy.copy(self)
+        kernel._model, kernel._layout = wrapper(self._model), None
+        return kernel
+
+    def get_constrain_fn(self, model_args, model_kwargs):
+        """Labels are what they are."""
+        return lambda values: values
+
+    def get_diagnostics_str(self, state):
+        """Clusters, background, missing slots."""
+        text = f"{state.num_clusters} clusters, {state.num_background} background"
+        return text + (f", {state.overflow} slots missing" if state.overflow else "")
+
+
+def neighbouring_labels(process, points):
+    """Labels to start from: points in time that fall into one bin are a cluster, and so are equal cells in space.
+
+    A bin is as wide as the part of the window that one event in four has to itself; single points are background.
+    """
+    positions = process.cluster.positions(points).reshape(len(points), -1)
+    dims = positions.shape[1]
+    cell = (4 * process.event_rate) ** (-1 / dims) * jnp.ones(dims)
+    places = jnp.floor((positions - jnp.atleast_1d(process.window[0])) / cell).astype(jnp.int32)
+    order = jnp.lexsort(places.T)
+    changes = jnp.any(jnp.diff(places[order], axis=0) != 0, axis=1)
+    numbers = jnp.zeros(len(points), jnp.int32).at[order].set(jnp.cumsum(jnp.append(False, changes), dtype=jnp.int32))
+    sizes = cluster_sizes(numbers)[numbers]
+    return canonical_labels(jnp.where(sizes > 1, numbers, -1))
+
+
+def _heated(process, temperature):
+    """The same process with amplitudes of the same mean and ``temperature`` times the variance."""
+    concentration, rate = process.amplitude.concentration, process.amplitude.rate
+    amplitude = type(process.amplitude)(concentration / temperature, rate / temperature)
+    return type(process)(process.event_rate, amplitude, process.cluster, process.background_rate, process.window)
+
+
+def _warn_where(condition, message):
+    """Warn, also from compiled code, where a condition holds."""
+
+    def tell(condition):
+        if np.any(condition):
+            warnings.warn(message, stacklevel=2)
+
+    lax.cond(jnp.any(condition), lambda: jax.debug.callback(tell, condition), lambda: None)
