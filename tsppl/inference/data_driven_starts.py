@@ -98,7 +98,8 @@ def _autoregressive(generator, distribution, value, fixed):
     outputs = outputs if observed is None else np.where(observed, outputs, 0)
     kept = outputs.shape[1] * max(1, min(distribution.num_lags, _MAX_INPUTS // outputs.shape[1]))
     inputs = np.concatenate([inputs[:, :kept], inputs[:, -1:]], axis=1)
-    labels = _regression_clusters(generator, inputs, outputs, weights.sum(1) > 0, probs.shape[-1])
+    used = weights.sum(1) > 0
+    labels = _for_all_steps(_regression_clusters(generator, inputs[used], outputs[used], probs.shape[-1]), used)
     missing = probs.shape[-2] - labels.size // max(int(np.prod(probs.shape[:-2])), 1)
     labels = labels.reshape(probs.shape[:-2] + (-1,))
     return _statistics(np.concatenate([labels[..., :1]] * missing + [labels], axis=-1), distribution, probs)
@@ -139,17 +140,22 @@ def _k_means(generator, points, used, num_clusters):
             warnings.filterwarnings("ignore", "One of the clusters is empty")
             centres, labels = kmeans2(points[used], num_clusters, iter=num_rounds, minit="++", seed=generator)
     rank = np.argsort(np.lexsort(centres.T[::-1]))
-    whole = np.full(points.shape[0], -1)
-    whole[used] = rank[labels]
+    return _for_all_steps(rank[labels], used)
+
+
+def _for_all_steps(labels, used):
+    """Labels of the steps that are used, as labels of all: others take that of the step before."""
+    whole = np.full(used.size, -1)
+    whole[used] = labels
     last = np.maximum.accumulate(np.where(used, np.arange(used.size), -1))
     return np.where(last >= 0, whole[last], 0)
 
 
-def _regression_clusters(generator, inputs, outputs, used, num_clusters, num_rounds=10):
+def _regression_clusters(generator, inputs, outputs, num_clusters, num_rounds=10):
     """Labels ``(n,)`` of clusters of steps: ridge regressions, then assignment to the smallest residual, in turn."""
     n, p = inputs.shape
-    scale = _positive(outputs[used].std(0))
-    ridge = 1e-3 * used.sum() * np.diag((inputs[used] ** 2).mean(0) + np.finfo(float).tiny)
+    scale = _positive(outputs.std(0))
+    ridge = 1e-3 * n * np.diag((inputs**2).mean(0) + np.finfo(float).tiny)
     length = min(max(4 * p, n // (4 * num_clusters)), n)
     begins = generator.integers(0, n - length + 1, num_clusters)
     labels = np.full(n, -1)
@@ -158,10 +164,10 @@ def _regression_clusters(generator, inputs, outputs, used, num_clusters, num_rou
     for _ in range(num_rounds):
         losses = np.empty((n, num_clusters))
         for cluster in range(num_clusters):
-            own = used & (labels == cluster)
-            gram = inputs[own].T @ inputs[own] + ridge * max(own.sum(), 1) / used.sum()
+            own = labels == cluster
+            gram = inputs[own].T @ inputs[own] + ridge * max(own.sum(), 1) / n
             residuals = (outputs - inputs @ np.linalg.solve(gram, inputs[own].T @ outputs[own])) / scale
-            losses[:, cluster] = np.where(used, (residuals**2).sum(1), 0)
+            losses[:, cluster] = (residuals**2).sum(1)
         labels = uniform_filter1d(losses, _WINDOW, axis=0).argmin(1)
     return labels
 
