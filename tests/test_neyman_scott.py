@@ -104,6 +104,22 @@ def test_labels_given_the_count_are_a_distribution():
         assert bool(process().labels(num_points).support(labels).all())
 
 
+def test_labels_of_many_small_events_follow_the_chinese_restaurant_process():
+    """The limit of a Dirichlet process: concentration to zero, with as many more events (Wang et al. 2023, section 3.3)."""
+    labels, strength, concentration = np.array(list(reference.all_labels(5))), 1.5, 1e-6
+    labels = labels[(labels >= 0).all(1)]
+    model = tsd.NeymanScott(
+        strength / concentration / 5.0, dist.Gamma(concentration, 0.5), tsd.GaussianCluster(0.2), 1e-9, WINDOW
+    )
+    found = jnp.exp(jax.jit(model.labels(5).log_prob)(jnp.asarray(labels)))
+    expected = []
+    for row in labels:
+        sizes = np.bincount(row)
+        seats = len(sizes) * np.log(strength) + gammaln(sizes).sum()
+        expected.append(np.exp(seats - np.log(strength + np.arange(5)).sum()))
+    assert_allclose(found, np.array(expected), rtol=1e-4)
+
+
 def test_the_sites_sum_to_the_joint():
     model, labels = process(), jnp.array([0, 0, -1, 1, 1, -1])
 

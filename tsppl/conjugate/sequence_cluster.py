@@ -39,7 +39,8 @@ class SequenceCluster(Cluster):
 
     Args:
         type_probs: probabilities of the types, ``(R,)``.
-        neuron_probs: ``(R, M)``, each row sums to one.
+        neuron_probs: ``(R, M)``, each row sums to one. Zero counts as the smallest positive number, for the sake of sums
+            from which a spike can be taken out again.
         offsets: ``(R, M)``, mean delay after the start, in units of time.
         widths: ``(R, M)``, standard deviations (published code has variances), in units of time.
         background_probs: ``(M,)``, neurons of spikes that belong to no sequence; all alike if None.
@@ -129,7 +130,8 @@ class SequenceCluster(Cluster):
         time, neuron = point[0], point[1].astype(jnp.int32)
         delay = time - self.warps * self.offsets[:, neuron, None]
         width = self.warps * self.widths[:, neuron, None]
-        log_scale = jax.scipy.stats.norm.logpdf(delay, 0.0, width) + jnp.log(self.neuron_probs[:, neuron, None])
+        log_probs = jnp.log(jnp.maximum(self.neuron_probs, jnp.finfo(self.neuron_probs.dtype).tiny))
+        log_scale = jax.scipy.stats.norm.logpdf(delay, 0.0, width) + log_probs[:, neuron, None]
         return SequenceStatistics(jnp.ones((), point.dtype), width**-2.0, delay * width**-2.0, log_scale)
 
     def log_type_and_warp(self, statistics, window):

@@ -30,8 +30,8 @@ from tsppl.sites import latent_sites
 
 METHODS = ("auto", "serial", "chunked")
 OVERFLOW = (
-    "LabelGibbs lacked a slot for a cluster in this draw, so clusters were kept from opening or points from moving: raise "
-    "max_clusters. state.overflow counts how often"
+    "LabelGibbs lacked a slot for a cluster in this draw, or points are far from the first point of their cluster, so "
+    "clusters were kept from opening or points from moving: raise max_clusters or reach. state.overflow counts how often"
 )
 SHORT_REACH = (
     "the clusters have become wider than LabelGibbs was told: points no longer see all clusters that they may belong to, so "

@@ -39,6 +39,9 @@ def move_weights(events, concentration, rate, background) -> MoveWeights:
 def sweep_labels(key, cluster, labels, points, window, rates, *, max_clusters=None) -> Sweep:
     """Draw the label of every point given all others, in random order.
 
+    Sums are relative to the first point: in single precision, a window should not be longer than some thousand widths of a
+    cluster.
+
     Args:
         cluster: a family of clusters.
         labels: int ``(N,)``, canonical.

@@ -79,8 +79,8 @@ def sweep_labels_chunked(key, cluster, labels, points, window, rates, *, layout:
         layout: of :func:`chunk_layout`.
 
     Returns:
-        Labels, and how often a slot was missing: for a point that could have opened a cluster, for a cluster that a chunk
-        should see, for a point of a chunk. Where this is zero, the sweep has the law of
+        Labels, and how often something did not fit in: a cluster that a point could have opened, a cluster that a chunk should
+        see, a point into its chunk, and points left as they are because their cluster is out of sight. Where this is zero, the sweep has the law of
         :func:`~tsppl.messages.label_sweep.sweep_labels`, in another order, up to the error stated above.
     """
     shift_key, *keys = random.split(key, 3)
@@ -177,7 +177,8 @@ def _sweep_lanes(key, cluster, labels, points, choices, window, weights, lanes, 
         sums = _add(sums, single, (slots == slot).astype(uniform.dtype))
         return (sums, overflow + jnp.sum(is_full & (slot != HIDDEN), dtype=jnp.int32)), slot
 
-    (_, overflow), drawn = lax.scan(move, (sums, jnp.zeros((), jnp.int32)), steps)
+    left_alone = jnp.sum(inside & (old == HIDDEN), dtype=jnp.int32)
+    (_, overflow), drawn = lax.scan(move, (sums, left_alone), steps)
 
     own_lane = jnp.searchsorted(lanes.first_point, jnp.arange(len(labels)), side="right") - 1
     step = jnp.arange(len(labels)) - lanes.first_point[own_lane]

@@ -1,0 +1,125 @@
+"""Neyman-Scott processes: points per second in one Gibbs sweep over labels, and the cost of the density that NUTS sees.
+
+Gaussian clusters of width 0.1 in time, one event per unit of time with 20 points on average, two background points. A sweep
+visits every point once; it starts from the labels that the points were drawn with.
+"""
+
+import argparse
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from _timing import _emit, _environment, _row, write_section
+from jax import random
+
+import tsppl.distributions as tsd
+from tsppl.messages import chunk_layout, sweep_labels, sweep_labels_chunked
+
+NUM_CALLS = 7
+NUM_SERIAL = 2_000
+
+
+def make(length, edges="exact", scale=0.1):
+    return tsd.NeymanScott(1.0, dist.Gamma(4.0, 0.2), tsd.GaussianCluster(scale, edges=edges), 2.0, (0.0, length))
+
+
+def _seconds(function, *arguments):
+    jax.block_until_ready(function(*arguments))
+    times = []
+    for _ in range(NUM_CALLS):
+        start = time.process_time(), time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        times.append((time.process_time() - start[0], time.perf_counter() - start[1]))
+    return np.median(times, axis=0)
+
+
+def chunked(length, edges):
+    """Points, processor and wall seconds of a sweep, and slots that were missing."""
+    process = make(length, edges)
+    pattern = process.simulate(random.key(0))
+    layout = chunk_layout(np.asarray(pattern.points), 1.2, reaches_per_chunk=3.0, num_slots=24)
+
+    @jax.jit
+    def sweep(key, labels, points):
+        return sweep_labels_chunked(key, process.cluster, labels, points, process.window, process.rates, layout=layout)
+
+    arguments = random.key(1), pattern.labels, pattern.points
+    return len(pattern.points), *_seconds(sweep, *arguments), int(sweep(*arguments).overflow)
+
+
+def serial(length):
+    """The same for the first points of a pattern, one after the other."""
+    process = make(length)
+    pattern = process.simulate(random.key(0))
+    number = min(NUM_SERIAL, len(pattern.points))
+    points, labels = pattern.points[:number], pattern.labels[:number]
+
+    @jax.jit
+    def sweep(key, labels, points):
+        return sweep_labels(key, process.cluster, labels, points, process.window, process.rates, max_clusters=256)
+
+    arguments = random.key(1), labels, points
+    return number, *_seconds(sweep, *arguments), int(sweep(*arguments).overflow)
+
+
+def density(length):
+    """Points, seconds of value and gradient of the joint density, and of the sum of the three sites."""
+    pattern = make(length).simulate(random.key(0))
+    number = len(pattern.points)
+
+    def joint(scale):
+        return make(length, scale=scale).log_joint(pattern.labels, pattern.points)
+
+    def sites(scale):
+        process = make(length, scale=scale)
+        count = process.count(largest=number).log_prob(number)
+        return (
+            count
+            + process.labels(number).log_prob(pattern.labels)
+            + process.points(pattern.labels).log_prob(pattern.points)
+        )
+
+    return number, *(_seconds(jax.jit(jax.value_and_grad(function)), jnp.array(0.1))[1] for function in (joint, sites))
+
+
+def main():
+    """Print the tables; keep those of a full run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, only printed")
+    quick = parser.parse_args().quick
+    heading = f"Neyman-Scott processes, float32, XLA flags: {os.environ.get('XLA_FLAGS') or 'default'}"
+    lines = [_emit(f"## {heading}\n"), _emit(_environment(["numpyro"]) + "\n")]
+    lengths = (50.0, 200.0) if quick else (500.0, 5_000.0)
+    header = ["sweep", "points", "ms, wall", "points / s, wall", "points / s of processor time", "missing slots"]
+    lines += [_emit(_row(header)), _emit("|---" + "|---:" * 5 + "|")]
+    rows = [
+        (f"chunked, edges {edges}", *chunked(length, edges)) for edges in ("ignored", "exact") for length in lengths
+    ]
+    rows.append(("serial, 256 slots", *serial(lengths[0])))
+    for name, number, processor, wall, missing in rows:
+        cells = [
+            name,
+            f"{number:,}",
+            f"{1e3 * wall:.1f}",
+            f"{number / wall:.2g}",
+            f"{number / processor:.2g}",
+            f"{missing}",
+        ]
+        lines.append(_emit(_row(cells)))
+    lines += [
+        _emit(""),
+        _emit(_row(["value and gradient", "points", "joint, ms", "three sites, ms"])),
+        _emit("|---" + "|---:" * 3 + "|"),
+    ]
+    for length in lengths:
+        number, joint, sites = density(length)
+        lines.append(_emit(_row(["width", f"{number:,}", f"{1e3 * joint:.1f}", f"{1e3 * sites:.1f}"])))
+    if not quick:
+        write_section(heading, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
