@@ -202,12 +202,11 @@ def globals_density(values, labels):
 def test_gradients_in_globals(labels):
     """Finite, and those of finite differences, for the joint and for the sum of the sites."""
     values, labels = jnp.array([0.2, 0.4, 0.4, 2.0, 0.5]), jnp.array(labels)
-    found = jax.jit(jax.jacfwd(globals_density))(values, labels)
+    found = jax.jit(jax.jacrev(globals_density))(values, labels)
     step = 1e-5 * jnp.eye(5)
     density = jax.jit(jax.vmap(globals_density, (0, None)))
     expected = (density(values + step, labels) - density(values - step, labels)).T / 2e-5
     assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
-    assert_allclose(jax.jit(jax.jacrev(globals_density))(values, labels), found)
 
 
 @pytest.mark.slow

@@ -90,18 +90,16 @@ class LabelGibbs(MCMCKernel):
             chain (``"given"``), as they are passed in ``init_params`` or drawn from the prior.
         check: False leaves the comparison of densities out.
 
-    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
-    >>> from numpyro.infer import MCMC, Gibbs
+    >>> import numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
+    >>> from numpyro.infer import MCMC, NUTS, Gibbs
     >>> from tsppl.inference import LabelGibbs
     >>> def model(points):
-    ...     tsd.NeymanScott(0.4, dist.Gamma(2.0, 0.5), tsd.GaussianCluster(0.2), 0.4, (0.0, 5.0)).sample("x", points)
-    >>> kernel = Gibbs(
-    ...     [(LabelGibbs(model, "x"), ["x_labels"])]
-    ... )  # and (NUTS(model), [...]) where there are unknown rates
-    >>> mcmc = MCMC(kernel, num_warmup=10, num_samples=20, progress_bar=False)
-    >>> mcmc.run(jax.random.key(0), jnp.array([0.62, 0.75, 0.81, 2.10, 2.32, 4.40]))
-    >>> mcmc.get_samples()["x_labels"].shape
-    (20, 6)
+    ...     scale = numpyro.sample("scale", dist.LogNormal(-2.0, 0.5))
+    ...     process = tsd.NeymanScott(0.4, dist.Gamma(2.0, 0.5), tsd.GaussianCluster(scale), 0.4, (0.0, 5.0))
+    ...     process.sample("x", points)
+    >>> block = LabelGibbs(model, "x", num_sweeps=2, num_split_merge=2)
+    >>> kernel = Gibbs([(block, [block.labels_site]), (NUTS(model), ["scale"])])
+    >>> mcmc = MCMC(kernel, num_warmup=500, num_samples=1000)  # mcmc.run(jax.random.key(0), points)
     """
 
     sample_field = "z"
@@ -165,10 +163,14 @@ class LabelGibbs(MCMCKernel):
         rng_key, sweep_key = random.split(state.rng_key)
         labels = state.z[self.labels_site]
         process, points = self._process(state.z, model_args, dict(model_kwargs or {}))
-        overflow, accepted = state.overflow, state.accepted
-        for key in random.split(sweep_key, self._num_sweeps):
-            labels, more, moves = self._sweep(key, process, labels, points)
-            overflow, accepted = overflow + more, accepted + moves
+
+        def sweep(labels, key):
+            labels, *counts = self._sweep(key, process, labels, points)
+            return labels, counts
+
+        labels, (missing, moves) = lax.scan(sweep, labels, random.split(sweep_key, self._num_sweeps))
+        overflow = state.overflow + missing.sum(dtype=jnp.int32)
+        accepted = state.accepted + moves.sum(dtype=jnp.int32)
         new = self._state(labels, overflow, accepted, process, rng_key)
         _warn_where(new.overflow > state.overflow, OVERFLOW)
         _warn_where(new.reach_ratio < 1, SHORT_REACH)
@@ -245,7 +247,9 @@ class LabelGibbs(MCMCKernel):
             singles = jnp.arange(len(labels), dtype=labels.dtype)
             found = [tuple(map(float, difference(each))) for each in (labels, singles, singles.at[1:].add(-1))]
         for (first, _), (second, size) in zip(found[:-1], found[1:], strict=True):
-            if not abs(first - second) <= 1e-9 * (1 + size):
+            if abs(first - second) > 1e-9 * (
+                1 + size
+            ):  # not a number where a background point is outside of the window
                 raise ValueError(
                     f"between two sets of labels the model's joint density changes by {second - first:.3g} nats more than "
                     f"that of the process: the model uses {self.labels_site!r} elsewhere too, so the block cannot draw it"
