@@ -39,17 +39,18 @@ SHORT_REACH = (
 )
 MANY_EMPTY = 20
 ALL_BACKGROUND = (
-    "LabelGibbs has put every point into the background for twenty draws. That can be the posterior, or a start from which no cluster opens: "
-    "compare with annealing=(40.0, 20.0, 10.0, 5.0, 2.0), and look at the priors of amplitude and event_rate"
+    "LabelGibbs has put every point into the background for twenty draws. That can be the posterior, or a start from which "
+    "no cluster opens: compare with annealing=(40.0, 20.0, 10.0, 5.0, 2.0), and look at the priors of amplitude and "
+    "event_rate"
 )
 
 
 class LabelGibbsState(NamedTuple):
     """Values of the block's site, counts for looking at, and the next random key.
 
-    ``overflow`` adds up how often a slot for a cluster was missing, ``reach_ratio`` is the reach of the sweep over that which
-    the clusters now need (infinite for serial sweeps), ``accepted`` adds up split and merge moves, ``num_empty`` is for how many draws on end every
-    point has been background.
+    ``overflow`` adds up how often something did not fit in, ``accepted`` splits and merges; ``num_empty`` is for how many
+    draws on end every point has been background; ``reach_ratio`` is the reach of the sweep over that which the clusters now
+    need, infinite for serial sweeps. ``MCMC.run(..., extra_fields=("block_states.0.num_clusters",))`` collects one.
     """
 
     z: dict
