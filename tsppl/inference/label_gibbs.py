@@ -149,7 +149,7 @@ class LabelGibbs(MCMCKernel):
         labels = jnp.asarray(init_params[self.labels_site]).astype(jnp.int32)
         process, points = self._process({self.labels_site: labels}, model_args, kwargs)
         if self._check and len(labels) > 1:
-            self._compare(model_args, kwargs)
+            self._compare(len(labels), model_args, kwargs)
         self._layout = self._choose_layout(process, points)
         if self._start == "neighbours" and len(labels):
             labels = jax.jit(neighbouring_labels)(process, points)
@@ -229,11 +229,13 @@ class LabelGibbs(MCMCKernel):
             raise ValueError(f"site {self._site!r} is not observed: pass the points to process.sample")
         return found["fn"].process, jnp.asarray(points["value"])
 
-    def _compare(self, args, kwargs):
+    def _compare(self, num_points, args, kwargs):
         """Raise unless the model's joint density depends on labels as that of the process does, in double precision."""
         with exactly():
             args, kwargs = jax.tree.map(in_double, (args, without_values(kwargs)))
+            singles = jnp.arange(num_points, dtype=jnp.int32)
             model = handlers.substitute(handlers.seed(self._model, random.key(0)), substitute_fn=init_to_sample)
+            model = handlers.substitute(model, data={self.labels_site: singles})
             trace = handlers.trace(model).get_trace(*args, **kwargs)
             values = {name: in_double(site["value"]) for name, site in latent_sites(trace).items()}
 
@@ -244,9 +246,8 @@ class LabelGibbs(MCMCKernel):
                 whole = log_density(self._model, args, kwargs, at_labels)[0]
                 return whole - process.log_joint(labels, points), abs(whole)
 
-            labels = values[self.labels_site]
-            singles = jnp.arange(len(labels), dtype=labels.dtype)
-            found = [tuple(map(float, difference(each))) for each in (labels, singles, singles.at[1:].add(-1))]
+            others = jnp.maximum(singles - 1, 0), singles - 1
+            found = [tuple(map(float, difference(labels))) for labels in (singles, *others)]
         for (first, _), (second, size) in zip(found[:-1], found[1:], strict=True):
             if abs(first - second) > 1e-9 * (
                 1 + size
