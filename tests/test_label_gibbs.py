@@ -141,7 +141,21 @@ def test_chunked_and_serial_sweeps_have_the_same_law():
         found.append(np.asarray(numbers)[:, 100:].mean(1))
     error = np.sqrt(sum(means.var(0, ddof=1) / 8 for means in found))
     np.testing.assert_array_less(abs(found[0].mean(0) - found[1].mean(0)), 4 * error)
-    assert (error < [1.0, 1.5, 4.0]).all()
+    assert (error < [1.0, 1.5, 8.0]).all()
+
+
+@pytest.mark.slow
+def test_chunked_sweeps_visit_every_point():
+    """Where the background is next to impossible, no point stays in it; chunks of very different numbers of points."""
+    process, truth = pattern(200.0)
+    process = tsd.NeymanScott(1.0, process.amplitude, process.cluster, 1e-20, (0.0, 200.0))
+    layout = chunk_layout(np.asarray(truth.points), 1.2, reaches_per_chunk=2.0, num_slots=40)
+    sweep = jax.jit(partial(sweep_labels_chunked, layout=layout))
+    nothing = jnp.full(len(truth.points), -1)
+    for seed in range(5):
+        swept = sweep(random.key(seed), process.cluster, nothing, truth.points, process.window, process.rates)
+        assert (np.asarray(swept.labels) >= 0).all()
+        assert int(swept.overflow) == 0
 
 
 def test_missing_slots_are_counted():
@@ -157,7 +171,6 @@ def test_missing_slots_are_counted():
     assert int(full.overflow) > 0
     layout = chunk_layout(np.asarray(points), 2.4, reaches_per_chunk=2.0, num_slots=2)
     assert int(jax.jit(partial(sweep_labels_chunked, layout=layout))(random.key(0), *arguments).overflow) > 0
-    assert int(jax.jit(sweep_labels)(random.key(0), *arguments).overflow) == 0
 
 
 def scale_model(points):
@@ -245,15 +258,14 @@ def sweep_once(points=POINTS, model=known_model, labels=None, num_draws=1, **opt
 
 
 def test_a_block_warns():
-    """Of missing slots, of a reach that is too short, and of nothing but background; and not else."""
+    """Of missing slots, of a reach that is too short, and of nothing but background, once."""
     state, messages = sweep_once(method="chunked", reach=0.5, max_clusters=2, labels=jnp.array([0, 0, 1, 2, 3, 4]))
     assert int(state.overflow) > 0
     assert any("raise max_clusters or reach" in message for message in messages)
     assert any("Pass a larger reach" in message for message in messages)
-    _, messages = sweep_once(model=partial(known_model, event_rate=1e-12), num_draws=20)
-    assert any("every point into the background" in message for message in messages)
-    _, messages = sweep_once(labels=jnp.array([0, 0, 0, 1, 1, -1]), num_draws=3)
-    assert not messages
+    _, messages = sweep_once(model=partial(known_model, event_rate=1e-12), num_draws=30)
+    assert len(messages) == 1
+    assert "every point into the background for twenty draws" in messages[0]
 
 
 def recovery_model(points, length):
@@ -310,3 +322,31 @@ def test_a_kept_start_is_the_given_one():
     assert_allclose(state.z["x_labels"], labels)
     assert int(state.num_clusters) == 3
     assert int(state.num_background) == 1
+
+
+@pytest.mark.slow
+def test_sequences_are_found_and_told_apart():
+    """Two types of sequences over twenty neurons, in opposite order and overlapping in time: their spikes, and their types."""
+    order = jnp.linspace(0.0, 0.8, 20)
+    cluster = tsd.SequenceCluster(
+        jnp.array([0.5, 0.5]), jnp.full((2, 20), 0.05), jnp.stack([order, order[::-1]]), jnp.full((2, 20), 0.03)
+    )
+    process = tsd.NeymanScott(0.7, dist.Gamma(30.0, 1.0), cluster, 5.0, (0.0, 60.0))
+    truth = process.simulate(random.key(0))
+
+    def model(points):
+        process.sample("x", points)
+
+    block = LabelGibbs(
+        model, "x", method="chunked", reach=2.0, annealing=(20.0,) * 10 + (5.0,) * 10, num_split_merge=20
+    )
+    mcmc = MCMC(Gibbs([(block, ["x_labels"])]), num_warmup=50, num_samples=50, progress_bar=False)
+    mcmc.run(random.key(1), truth.points)
+    labels, wanted = np.asarray(mcmc.get_samples()["x_labels"][-1]), np.asarray(truth.labels)
+    clustered = wanted >= 0
+    assert (labels >= 0)[clustered].mean() > 0.95
+    assert (labels < 0)[~clustered].mean() > 0.8
+    assert abs(labels.max() - wanted.max()) <= 6
+    types = np.asarray(process.sample_events(random.key(2), labels, truth.points)[0].type)
+    both = clustered & (labels >= 0)
+    assert (types[labels[both]] == np.asarray(truth.events.type)[wanted[both]]).mean() > 0.95

@@ -39,17 +39,18 @@ SHORT_REACH = (
 )
 MANY_EMPTY = 20
 ALL_BACKGROUND = (
-    "LabelGibbs has put every point into the background for twenty draws. That can be the posterior, or a start from which no cluster opens: "
-    "compare with annealing=(40.0, 20.0, 10.0, 5.0, 2.0), and look at the priors of amplitude and event_rate"
+    "LabelGibbs has put every point into the background for twenty draws. That can be the posterior, or a start from which "
+    "no cluster opens: compare with annealing=(40.0, 20.0, 10.0, 5.0, 2.0), and look at the priors of amplitude and "
+    "event_rate"
 )
 
 
 class LabelGibbsState(NamedTuple):
     """Values of the block's site, counts for looking at, and the next random key.
 
-    ``overflow`` adds up how often a slot for a cluster was missing, ``reach_ratio`` is the reach of the sweep over that which
-    the clusters now need (infinite for serial sweeps), ``accepted`` adds up split and merge moves, ``num_empty`` is for how many draws on end every
-    point has been background.
+    ``overflow`` adds up how often something did not fit in, ``accepted`` splits and merges; ``num_empty`` is for how many
+    draws on end every point has been background; ``reach_ratio`` is the reach of the sweep over that which the clusters now
+    need, infinite for serial sweeps. ``MCMC.run(..., extra_fields=("block_states.0.num_clusters",))`` collects one.
     """
 
     z: dict
@@ -90,18 +91,16 @@ class LabelGibbs(MCMCKernel):
             chain (``"given"``), as they are passed in ``init_params`` or drawn from the prior.
         check: False leaves the comparison of densities out.
 
-    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
-    >>> from numpyro.infer import MCMC, Gibbs
+    >>> import numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
+    >>> from numpyro.infer import MCMC, NUTS, Gibbs
     >>> from tsppl.inference import LabelGibbs
     >>> def model(points):
-    ...     tsd.NeymanScott(0.4, dist.Gamma(2.0, 0.5), tsd.GaussianCluster(0.2), 0.4, (0.0, 5.0)).sample("x", points)
-    >>> kernel = Gibbs(
-    ...     [(LabelGibbs(model, "x"), ["x_labels"])]
-    ... )  # and (NUTS(model), [...]) where there are unknown rates
-    >>> mcmc = MCMC(kernel, num_warmup=10, num_samples=20, progress_bar=False)
-    >>> mcmc.run(jax.random.key(0), jnp.array([0.62, 0.75, 0.81, 2.10, 2.32, 4.40]))
-    >>> mcmc.get_samples()["x_labels"].shape
-    (20, 6)
+    ...     scale = numpyro.sample("scale", dist.LogNormal(-2.0, 0.5))
+    ...     process = tsd.NeymanScott(0.4, dist.Gamma(2.0, 0.5), tsd.GaussianCluster(scale), 0.4, (0.0, 5.0))
+    ...     process.sample("x", points)
+    >>> block = LabelGibbs(model, "x", num_sweeps=2, num_split_merge=2)
+    >>> kernel = Gibbs([(block, [block.labels_site]), (NUTS(model), ["scale"])])
+    >>> mcmc = MCMC(kernel, num_warmup=500, num_samples=1000)  # mcmc.run(jax.random.key(0), points)
     """
 
     sample_field = "z"
@@ -150,7 +149,7 @@ class LabelGibbs(MCMCKernel):
         labels = jnp.asarray(init_params[self.labels_site]).astype(jnp.int32)
         process, points = self._process({self.labels_site: labels}, model_args, kwargs)
         if self._check and len(labels) > 1:
-            self._compare(model_args, kwargs)
+            self._compare(len(labels), model_args, kwargs)
         self._layout = self._choose_layout(process, points)
         if self._start == "neighbours" and len(labels):
             labels = jax.jit(neighbouring_labels)(process, points)
@@ -165,10 +164,14 @@ class LabelGibbs(MCMCKernel):
         rng_key, sweep_key = random.split(state.rng_key)
         labels = state.z[self.labels_site]
         process, points = self._process(state.z, model_args, dict(model_kwargs or {}))
-        overflow, accepted = state.overflow, state.accepted
-        for key in random.split(sweep_key, self._num_sweeps):
-            labels, more, moves = self._sweep(key, process, labels, points)
-            overflow, accepted = overflow + more, accepted + moves
+
+        def sweep(labels, key):
+            labels, *counts = self._sweep(key, process, labels, points)
+            return labels, counts
+
+        labels, (missing, moves) = lax.scan(sweep, labels, random.split(sweep_key, self._num_sweeps))
+        overflow = state.overflow + missing.sum(dtype=jnp.int32)
+        accepted = state.accepted + moves.sum(dtype=jnp.int32)
         new = self._state(labels, overflow, accepted, process, rng_key)
         _warn_where(new.overflow > state.overflow, OVERFLOW)
         _warn_where(new.reach_ratio < 1, SHORT_REACH)
@@ -226,11 +229,13 @@ class LabelGibbs(MCMCKernel):
             raise ValueError(f"site {self._site!r} is not observed: pass the points to process.sample")
         return found["fn"].process, jnp.asarray(points["value"])
 
-    def _compare(self, args, kwargs):
+    def _compare(self, num_points, args, kwargs):
         """Raise unless the model's joint density depends on labels as that of the process does, in double precision."""
         with exactly():
             args, kwargs = jax.tree.map(in_double, (args, without_values(kwargs)))
+            singles = jnp.arange(num_points, dtype=jnp.int32)
             model = handlers.substitute(handlers.seed(self._model, random.key(0)), substitute_fn=init_to_sample)
+            model = handlers.substitute(model, data={self.labels_site: singles})
             trace = handlers.trace(model).get_trace(*args, **kwargs)
             values = {name: in_double(site["value"]) for name, site in latent_sites(trace).items()}
 
@@ -241,11 +246,12 @@ class LabelGibbs(MCMCKernel):
                 whole = log_density(self._model, args, kwargs, at_labels)[0]
                 return whole - process.log_joint(labels, points), abs(whole)
 
-            labels = values[self.labels_site]
-            singles = jnp.arange(len(labels), dtype=labels.dtype)
-            found = [tuple(map(float, difference(each))) for each in (labels, singles, singles.at[1:].add(-1))]
+            others = jnp.maximum(singles - 1, 0), singles - 1
+            found = [tuple(map(float, difference(labels))) for labels in (singles, *others)]
         for (first, _), (second, size) in zip(found[:-1], found[1:], strict=True):
-            if not abs(first - second) <= 1e-9 * (1 + size):
+            if abs(first - second) > 1e-9 * (
+                1 + size
+            ):  # not a number where a background point is outside of the window
                 raise ValueError(
                     f"between two sets of labels the model's joint density changes by {second - first:.3g} nats more than "
                     f"that of the process: the model uses {self.labels_site!r} elsewhere too, so the block cannot draw it"

@@ -36,6 +36,7 @@ def split_or_merge(key, cluster, labels, points, window, rates) -> SplitMerge:
     """
     pair_key, order_key, allocation_key, accept_key = random.split(key, 4)
     events, concentration, rate, _ = rates
+    labels = labels.astype(jnp.int32)
     num_points, places = len(labels), jnp.arange(len(labels))
     first, second, exists = _pair(pair_key, labels)
     is_split = labels[first] == labels[second]

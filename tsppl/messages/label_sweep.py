@@ -60,6 +60,7 @@ def sweep_labels(key, cluster, labels, points, window, rates, *, max_clusters=No
     singles = jax.vmap(cluster.point_statistics)(relative)
     alone = weights.new + jax.vmap(cluster.log_marginal, (0, None))(singles, seen)
     apart = weights.background + jax.vmap(cluster.log_background, (0, None))(points, window)
+    labels = labels.astype(jnp.int32)
     unfit = labels >= num_slots
     labels = jnp.where(unfit, -1, labels)
     slots = jnp.where(labels < 0, num_slots, labels)

@@ -83,8 +83,9 @@ def sweep_labels_chunked(key, cluster, labels, points, window, rates, *, layout:
         see, a point into its chunk, and points left as they are because their cluster is out of sight. Where this is zero, the sweep has the law of
         :func:`~tsppl.messages.label_sweep.sweep_labels`, in another order, up to the error stated above.
     """
-    shift_key, *keys = random.split(key, 3)
-    times = cluster.positions(points)
+    shift_key, *colour_keys = random.split(key, 3)
+    colour_keys = jnp.stack(colour_keys)
+    times, labels = cluster.positions(points), labels.astype(jnp.int32)
     weights = move_weights(*rates)
 
     def alone_and_apart(point, position):
@@ -93,13 +94,16 @@ def sweep_labels_chunked(key, cluster, labels, points, window, rates, *, layout:
 
     choices = jax.vmap(alone_and_apart)(points, times)
     begin = times[0] - 2 * layout.width * random.uniform(shift_key, (), times.dtype)
-    overflow = jnp.zeros((), jnp.int32)
-    for colour, colour_key in enumerate(keys):
+
+    def sweep_colour(labels, colour_and_key):
+        colour, colour_key = colour_and_key
         starts = begin + layout.width * (2 * jnp.arange(layout.num_chunks) + colour)
-        lanes, more = _lanes(starts, labels, times, layout)
+        lanes, unfit = _lanes(starts, labels, times, layout)
         labels, missing = _sweep_lanes(colour_key, cluster, labels, points, choices, window, weights, lanes, layout)
-        overflow += more + missing
-    return Sweep(labels, overflow)
+        return labels, unfit + missing
+
+    labels, overflow = lax.scan(sweep_colour, labels, (jnp.arange(2), colour_keys))
+    return Sweep(labels, overflow.sum(dtype=jnp.int32))
 
 
 def _lanes(starts, labels, times, layout):
@@ -130,7 +134,11 @@ def _sweep_lanes(key, cluster, labels, points, choices, window, weights, lanes, 
     slot_of_point = jnp.where(labels < 0, -1, jnp.where(is_seen, row, HIDDEN))
 
     singles = jax.vmap(cluster.point_statistics)(jax.vmap(cluster.shifted)(points, lanes.origins[lane]))
-    where = jnp.where(is_seen, row * num_lanes + lane, num_lanes * num_slots)
+    # The longest chunks come first, so that the loop can go on with fewer and fewer of them.
+    counts = jnp.minimum(lanes.last_point - lanes.first_point, num_steps)
+    order = jnp.argsort(-counts)
+    rank = jnp.argsort(order)
+    where = jnp.where(is_seen, row * num_lanes + rank[lane], num_lanes * num_slots)
 
     def gather_sums(array):
         flat = jnp.zeros((num_slots * num_lanes,) + array.shape[1:], array.dtype).at[where].add(array, mode="drop")
@@ -138,56 +146,76 @@ def _sweep_lanes(key, cluster, labels, points, choices, window, weights, lanes, 
 
     sums = jax.tree.map(gather_sums, singles)
 
-    place = jnp.minimum(lanes.first_point + jnp.arange(num_steps)[:, None], len(labels) - 1)
-    inside = lanes.first_point + jnp.arange(num_steps)[:, None] < lanes.last_point
-    at_lanes = jax.vmap(jax.vmap(cluster.shifted), (0, None))(points[place], lanes.origins)
+    place = lanes.first_point[order] + jnp.arange(num_steps)[:, None]
+    inside = place < lanes.last_point[order]
+    place = jnp.minimum(place, len(labels) - 1)
+    at_lanes = jax.vmap(jax.vmap(cluster.shifted), (0, None))(points[place], lanes.origins[order])
     old = jnp.where(inside, slot_of_point[place], HIDDEN)
     uniform = random.uniform(key, place.shape, choices[0].dtype)
     steps = (at_lanes, old, choices[0][place], choices[1][place], uniform)
-    windows = window - lanes.origins[:, None]
-    slots = jnp.arange(num_slots)[:, None]
-    # A product with a triangle sums up weights much faster than a cumulative sum does on a CPU.
-    triangle = jnp.tril(jnp.ones((num_slots + 2, num_slots + 2), uniform.dtype))
-    at_edge = _chunks_at_edge(layout)
-
-    def predict(sums, single):
-        inner = jax.vmap(jax.vmap(cluster.interior().log_predictive), (0, None, None))(sums, single, windows)
-        few = jax.tree.map(lambda array: array[:, at_edge], sums), jax.tree.map(lambda array: array[at_edge], single)
-        outer = jax.vmap(jax.vmap(cluster.log_predictive), (0, None, None))(*few, windows[at_edge])
-        return inner.at[:, at_edge].set(outer)
-
-    def move(state, step):
-        sums, overflow = state
-        point, slot, alone, apart, uniform = step
-        single = jax.vmap(cluster.point_statistics)(point)
-        sums = _add(sums, single, -(slots == slot).astype(uniform.dtype))
-        size = jnp.round(sums.size)
-        occupied = size > 0
-        sums = sums._replace(size=size)
-        joining = jnp.log(weights.concentration + size) + predict(with_filling(sums, single), single)
-        is_full = occupied.all(0)
-        free = jnp.argmin(occupied, axis=0)
-        options = jnp.stack([jnp.where(is_full, -jnp.inf, alone), apart])
-        log_weights = jnp.concatenate([jnp.where(occupied, joining, -jnp.inf), options])
-        peak = jnp.maximum(log_weights.max(0), jnp.finfo(uniform.dtype).min)
-        cumulative = triangle @ jnp.exp(log_weights - peak)
-        chosen = jnp.sum(cumulative <= uniform * cumulative[-1], axis=0)
-        moved = jnp.where(chosen < num_slots, chosen, jnp.where(chosen == num_slots, free, -1))
-        slot = jnp.where(slot == HIDDEN, HIDDEN, moved.astype(slot.dtype))
-        sums = _add(sums, single, (slots == slot).astype(uniform.dtype))
-        return (sums, overflow + jnp.sum(is_full & (slot != HIDDEN), dtype=jnp.int32)), slot
-
-    left_alone = jnp.sum(inside & (old == HIDDEN), dtype=jnp.int32)
-    (_, overflow), drawn = lax.scan(move, (sums, left_alone), steps)
+    windows = window - lanes.origins[order][:, None]
+    at_edge = rank[_chunks_at_edge(layout)]
+    state = sums, jnp.sum(inside & (old == HIDDEN), dtype=jnp.int32), jnp.full_like(old, HIDDEN)
+    sizes = [num_lanes, *(size for size in (num_lanes // 2, num_lanes // 6, num_lanes // 24) if size > 3)]
+    begin = jnp.zeros((), jnp.int32)
+    for size, next_size in zip(sizes, [*sizes[1:], 0], strict=True):
+        end = counts[order[next_size]]
+        state = _move_longest(size, begin, end, cluster, state, steps, windows, at_edge, weights)
+        begin = end
+    _, overflow, drawn = state
 
     own_lane = jnp.searchsorted(lanes.first_point, jnp.arange(len(labels)), side="right") - 1
     step = jnp.arange(len(labels)) - lanes.first_point[own_lane]
     is_inside = (own_lane >= 0) & (jnp.arange(len(labels)) < lanes.last_point[own_lane]) & (step < num_steps)
-    slot = jnp.where(is_inside, drawn[jnp.clip(step, 0, num_steps - 1), own_lane], HIDDEN)
+    slot = jnp.where(is_inside, drawn[jnp.clip(step, 0, num_steps - 1), rank[own_lane]], HIDDEN)
     is_old = slot < lanes.num_seen[own_lane]
     number = jnp.where(is_old, lanes.first_cluster[own_lane] + slot, len(labels) + own_lane * num_slots + slot)
     labels = jnp.where(slot == HIDDEN, labels, jnp.where(slot == -1, -1, number)).astype(labels.dtype)
     return canonical_labels(labels, num_labels=len(labels) + num_lanes * num_slots), overflow
+
+
+def _move_longest(size, begin, end, cluster, state, steps, windows, at_edge, weights):
+    """Move the points ``begin`` to ``end`` of the first ``size`` chunks; ``state`` is sums, missing slots, labels drawn."""
+    sums, overflow, drawn = state
+    num_slots = sums.size.shape[0]
+    windows = windows[:size]
+    slots = jnp.arange(num_slots)[:, None]
+    dtype = steps[-1].dtype
+    # A product with a triangle sums up weights much faster than a cumulative sum does on a CPU.
+    triangle = jnp.tril(jnp.ones((num_slots + 2, num_slots + 2), dtype))
+
+    def predict(sums, single):
+        inner = jax.vmap(jax.vmap(cluster.interior().log_predictive), (0, None, None))(sums, single, windows)
+        edge = jnp.minimum(at_edge, size - 1)
+        few = jax.tree.map(lambda array: array[:, edge], sums), jax.tree.map(lambda array: array[edge], single)
+        outer = jax.vmap(jax.vmap(cluster.log_predictive), (0, None, None))(*few, windows[edge])
+        return inner.at[:, at_edge].set(outer, mode="drop")
+
+    def move(step, state):
+        sums, overflow, drawn = state
+        point, slot, alone, apart, uniform = (array[step, :size] for array in steps)
+        single = jax.vmap(cluster.point_statistics)(point)
+        sums = _add(sums, single, -(slots == slot).astype(dtype))
+        number = jnp.round(sums.size)
+        occupied = number > 0
+        sums = sums._replace(size=number)
+        joining = jnp.log(weights.concentration + number) + predict(with_filling(sums, single), single)
+        is_full = occupied.all(0)
+        free = jnp.argmin(occupied, axis=0)
+        options = jnp.stack([jnp.where(is_full, -jnp.inf, alone), apart])
+        log_weights = jnp.concatenate([jnp.where(occupied, joining, -jnp.inf), options])
+        peak = jnp.maximum(log_weights.max(0), jnp.finfo(dtype).min)
+        cumulative = triangle @ jnp.exp(log_weights - peak)
+        chosen = jnp.sum(cumulative <= uniform * cumulative[-1], axis=0)
+        moved = jnp.where(chosen < num_slots, chosen, jnp.where(chosen == num_slots, free, -1))
+        slot = jnp.where(slot == HIDDEN, HIDDEN, moved.astype(slot.dtype))
+        sums = _add(sums, single, (slots == slot).astype(dtype))
+        overflow += jnp.sum(is_full & (slot != HIDDEN), dtype=jnp.int32)
+        return sums, overflow, drawn.at[step, :size].set(slot)
+
+    longest = jax.tree.map(lambda array: array[:, :size], sums)
+    longest, overflow, drawn = lax.fori_loop(begin, end, move, (longest, overflow, drawn))
+    return jax.tree.map(lambda array, part: array.at[:, :size].set(part), sums, longest), overflow, drawn
 
 
 def _chunks_at_edge(layout):
