@@ -83,12 +83,17 @@ def test_laws_of_every_family(family):
     assert_allclose(moved, marginals[1])
 
 
+def grid(edges, size):
+    """Places of an event on the line, and the weights of an integral over its uniform density there."""
+    low, high = (0.0, 2.0) if edges == "exact" else (-3.0, 5.0)
+    weights = np.full(size, (high - low) / (size - 1) / 2.0)
+    weights[[0, -1]] /= 2
+    return np.linspace(low, high, size), weights
+
+
 @pytest.mark.parametrize("edges", ["exact", "ignored"])
 def test_gaussian_marginal_by_integration(edges):
-    low, high = (0.0, 2.0) if edges == "exact" else (-3.0, 5.0)
-    centres = np.linspace(low, high, 8001)
-    weights = np.full(8001, (high - low) / 8000 / 2.0)
-    weights[[0, -1]] /= 2
+    centres, weights = grid(edges, 8001)
 
     def log_density(points, centre):
         return stats.norm.logpdf(points, centre, 0.2).sum()
@@ -117,10 +122,7 @@ def test_unknown_shape_marginal_by_integration():
 
 @pytest.mark.parametrize("edges", ["exact", "ignored"])
 def test_sequence_marginal_by_integration(edges):
-    low, high = (0.0, 2.0) if edges == "exact" else (-3.0, 5.0)
-    starts = np.linspace(low, high, 4001)
-    weights = np.full(4001, (high - low) / 4000 / 2.0)
-    weights[[0, -1]] /= 2
+    starts, weights = grid(edges, 4001)
     arrays = jax.tree.map(np.asarray, SEQUENCE)
     total, neurons = 0.0, SPIKES[:, 1].astype(int)
     for kind, warp in np.ndindex(2, 3):

@@ -363,6 +363,7 @@ def test_traced_calls_return_traces_of_one_length_and_agree_with_the_plain_call(
         assert_allclose(traced.distribution.emission.rate[b], plain.distribution.emission.rate)
 
 
+@pytest.mark.slow
 def test_single_precision_survives_a_large_mean():
     value = jnp.asarray(1000 + PAIRS, jnp.float32)
     emission = dist.MultivariateNormal(jnp.asarray(1000 + LOC, jnp.float32), jnp.eye(2, dtype=jnp.float32))

@@ -124,7 +124,8 @@ LOC = np.array([[0.5, -0.5], [-0.5, 0.5]])
 NOISES = {"full": dist.MultivariateNormal(LOC, np.eye(2)), "diagonal": dist.Normal(LOC, 1.0).to_event(1)}
 
 
-@pytest.mark.parametrize("noise", ["full", pytest.param("diagonal", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", NOISES)
 def test_full_rank_reaches_the_fixed_point_of_the_dense_model_through_gaps_and_ragged_ends(noise):
     weights, value = series(1)
     mask = np.random.default_rng(2).random(value.shape) > 0.05
@@ -176,12 +177,13 @@ def objectives(model, value, priors, num_iters):
 
 MONOTONE = [
     (True, True, True, 4, 30),
-    pytest.param(True, False, False, 50, 100, marks=pytest.mark.slow),
-    pytest.param(False, True, False, 50, 100, marks=pytest.mark.slow),
-    pytest.param(False, False, True, 50, 100, marks=pytest.mark.slow),
+    (True, False, False, 50, 100),
+    (False, True, False, 50, 100),
+    (False, False, True, 50, 100),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tucker", "shared", "with_priors", "num_problems", "num_iters"), MONOTONE)
 def test_objective_never_falls(tucker, shared, with_priors, num_problems, num_iters, key):
     make = partial(random_problem, tucker=tucker, shared=shared, with_priors=with_priors)

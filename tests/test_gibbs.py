@@ -82,7 +82,8 @@ def assert_means(draws, expected, tolerance=4.5):
     np.testing.assert_array_less(abs(chains.mean(0) - expected) / (error + 1e-12), tolerance)
 
 
-@pytest.mark.parametrize("model", [pytest.param(two_sites, marks=pytest.mark.slow), one_site])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [two_sites, one_site])
 def test_the_whole_kernel_against_enumeration_with_parameters_integrated_out(model):
     split = model is two_sites
     regression = RegressionUpdate("coefficients", "covariance") if split else RegressionUpdate("regression")

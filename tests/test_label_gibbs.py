@@ -89,15 +89,14 @@ def mixed(key, process, labels, points, num_moves=3):
     return labels
 
 
-@pytest.mark.parametrize("update", [serial, partial(chunked, reach=2.4), mixed])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "update"),
+    [(name, update) for name in CASES for update in (serial, mixed)] + [("line", chunked), ("sequence", chunked)],
+)
 @pytest.mark.slow
 def test_draws_have_the_exact_posterior(name, update):
-    """Distances of mistakes are 0.1 and more; from chance alone they are 0.02."""
-    process, points = CASES[name]
-    if process.cluster.position_shape and isinstance(update, partial):
-        pytest.skip("chunks are for points in time")
-    distance, noise = total_variation(update, process, points, num_sweeps=800, num_warmup=100)
+    """Distances of mistakes are 0.1 and more; from chance alone they are 0.02. Chunks are for points in time."""
+    distance, noise = total_variation(update, *CASES[name], num_sweeps=800, num_warmup=100)
     assert distance < 2.5 * noise < 0.07
 
 
@@ -257,6 +256,7 @@ def sweep_once(points=POINTS, model=known_model, labels=None, num_draws=1, **opt
     return state, [str(warning.message) for warning in caught]
 
 
+@pytest.mark.slow
 def test_a_block_warns():
     """Of missing slots, of a reach that is too short, and of nothing but background, once."""
     state, messages = sweep_once(method="chunked", reach=0.5, max_clusters=2, labels=jnp.array([0, 0, 1, 2, 3, 4]))

@@ -131,17 +131,16 @@ def test_regression_start_is_that_of_the_steps_that_are_there():
     value = np.cumsum(RNG.normal(size=100)) * 0.1
     chain, noise = (jnp.full(2, 0.5), jnp.full((2, 2), 0.5)), dist.Normal(0.0, jnp.ones(2))
     padded = np.pad(value, (0, 900), constant_values=7.0)
-    for seed in range(3):
-        starts = [
-            data_driven_start(
-                jax.random.key(seed),
-                AutoregressiveHMM(*chain, jnp.zeros((2, 1)), noise, num_steps=len(series), lengths=jnp.asarray(100)),
-                series,
-            )
-            for series in (value, padded)
-        ]
-        assert_allclose(starts[1].weights, starts[0].weights)
-        assert_allclose(starts[1].transition_probs, starts[0].transition_probs)
+    starts = [
+        data_driven_start(
+            jax.random.key(0),
+            AutoregressiveHMM(*chain, jnp.zeros((2, 1)), noise, num_steps=len(series), lengths=jnp.asarray(100)),
+            series,
+        )
+        for series in (value, padded)
+    ]
+    assert_allclose(starts[1].weights, starts[0].weights)
+    assert_allclose(starts[1].transition_probs, starts[0].transition_probs)
 
 
 def test_principal_components_start_beats_a_blind_one_and_keeps_what_is_held():

@@ -249,9 +249,8 @@ class LabelGibbs(MCMCKernel):
             others = jnp.maximum(singles - 1, 0), singles - 1
             found = [tuple(map(float, difference(labels))) for labels in (singles, *others)]
         for (first, _), (second, size) in zip(found[:-1], found[1:], strict=True):
-            if abs(first - second) > 1e-9 * (
-                1 + size
-            ):  # not a number where a background point is outside of the window
+            # Not a number, so not compared, where a background point is outside of the window.
+            if abs(first - second) > 1e-9 * (1 + size):
                 raise ValueError(
                     f"between two sets of labels the model's joint density changes by {second - first:.3g} nats more than "
                     f"that of the process: the model uses {self.labels_site!r} elsewhere too, so the block cannot draw it"

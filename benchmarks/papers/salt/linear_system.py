@@ -156,16 +156,12 @@ def rank_rows(system, num_lags, ranks, train, test, num_random):
         starts = {"least squares": approximation(unrestricted(seen), rank)}
         for number, key in enumerate(random.split(random.key(1), num_random)):
             starts[f"random {number}"] = random_start(key, rank, num_lags)
-        fits = {name: fitted(seen, _without_none(start)) for name, start in starts.items()}
+        fits = {name: fitted(seen, start) for name, start in starts.items()}
         name, best = max(fits.items(), key=lambda pair: mean_log_density(pair[1], seen))
         errors = relative_error(dense(approximation(truth, rank)), truth), relative_error(best[0], coefficients)
         lost = kalman - mean_log_density(best, unseen)
         kind = f"CP {rank}" if isinstance(rank, int) else f"Tucker {rank[0]}"
         yield [kind, f"{errors[0]:.1e}", f"{errors[1]:.3f}", f"{lost:.4f}", name]
-
-
-def _without_none(arrays):
-    return {name: array for name, array in arrays.items() if array is not None}
 
 
 def truncation_table(system, num_lags):
