@@ -114,7 +114,7 @@ def test_k_means_start_copes_with_fewer_values_than_states_and_with_categories()
     assert abs(start.emission.probs[0, 0] - start.emission.probs[1, 0]) > 0.5
 
 
-def test_regression_start_finds_the_regressions():
+def test_starts_of_an_autoregression_find_the_regressions():
     weights = np.array([0.95, -0.9])
     states, value = np.repeat([0, 1, 0, 1], 50), np.zeros(200)
     for t in range(1, 200):
@@ -122,8 +122,27 @@ def test_regression_start_finds_the_regressions():
     template = AutoregressiveHMM(
         jnp.full(2, 0.5), jnp.full((2, 2), 0.5), jnp.zeros((2, 1)), dist.Normal(0.0, jnp.ones(2)), num_steps=200
     )
-    start = data_driven_start(jax.random.key(1), template, value)
-    assert np.ptp(start.weights[:, 0]) > 1.0
+    starts = [data_driven_start(jax.random.key(seed), template, value) for seed in range(4)]
+    assert max(np.ptp(start.weights[:, 0]) for start in starts) > 1.0
+
+
+def test_starts_of_an_autoregression_find_the_parts_of_a_track():
+    """Left and right turns seen in ten noisy channels through three lags, too many weights for clusters of regressions."""
+    angles = np.repeat([1, -1, 1, -1, 1, -1], 48) * np.pi / 24
+    track = np.cumsum(np.stack([np.cos(angles.cumsum()), np.sin(angles.cumsum())], -1), axis=0)
+    value = track @ RNG.normal(size=(2, 10)) + RNG.normal(size=(len(track), 10))
+    noise = dist.MultivariateNormal(jnp.zeros((2, 10)), jnp.eye(10))
+    template = AutoregressiveHMM(
+        jnp.full(2, 0.5), jnp.full((2, 2), 0.5), jnp.zeros((2, 3, 10, 10)), noise, num_steps=len(value)
+    )
+
+    def share_right(seed):
+        path = data_driven_start(jax.random.key(seed), template, value).latent_mode(value)["states"]
+        right = ((path == 1) == (angles > 0))[3:].mean()
+        return max(right, 1 - right)
+
+    shares = [float(share_right(seed)) for seed in range(6)]
+    assert max(shares) > 0.75, shares
 
 
 def test_regression_start_is_that_of_the_steps_that_are_there():

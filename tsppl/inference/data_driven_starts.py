@@ -34,10 +34,11 @@ def data_driven_start(key, distribution, value, *, fixed=()):
 
     ``HiddenMarkov``: k-means clusters of the observations, one for each state, numbered by their centres; for
     categories clusters of their indicators. ``AutoregressiveHMM``: clusters of steps that follow the same regression on
-    the past (Spaeth 1979); where the past has many entries, on its latest 50. In both, the parameters are those of one
-    M-step in which a step belongs to its cluster with probability 0.9. ``SALT``: the same clusters, and the factors of
-    a ridge regression in each. ``LinearGaussianSSM``: principal components as trajectory, missing entries filled in by the
-    components, then the regressions on it. Different keys give different starts.
+    the past (Spaeth 1979; where the past has many entries, on its latest 50), or k-means clusters of levels and changes
+    from step to step, whichever gives the likelier parameters. In both classes, these are those of one M-step in which a
+    step belongs to its cluster with probability 0.9. ``SALT``: the same clusters, and the factors of a ridge regression in
+    each. ``LinearGaussianSSM``: principal components as trajectory, missing entries filled in by the components, then the
+    regressions on it. Different keys give different starts.
 
     Args:
         key: random key.
@@ -65,20 +66,24 @@ def data_driven_start(key, distribution, value, *, fixed=()):
     value = distribution.check_value(value)
     start = prepare(distribution, value, fixed)
     generator = _generator(key)
-    statistics = _ROUGH[type(distribution)](generator, start, value, fixed)
-    if isinstance(start, SALT):
-        start_key = jax.random.key(int(generator.integers(2**31)))
-        start = _regression_start(start_key, start, value, statistics.state_probs, fixed=fixed)
-    return _maximize(start, value, statistics, fixed=fixed)
-
-
-_regression_start = jax.jit(regression_start, static_argnames="fixed")
+    roughs = _ROUGH[type(distribution)](generator, start, value, fixed)
+    start_key = jax.random.key(int(generator.integers(2**31)))
+    starts = [_from_rough(start_key, start, value, rough, fixed=fixed) for rough in roughs]
+    return starts[0] if len(starts) == 1 else max(starts, key=lambda found: float(_log_prob(found, value)))
 
 
 @partial(jax.jit, static_argnames="fixed")
-def _maximize(distribution, value, statistics, *, fixed):
+def _from_rough(key, distribution, value, statistics, *, fixed):
+    """Parameters of one M-step."""
+    if isinstance(distribution, SALT):
+        distribution = regression_start(key, distribution, value, statistics.state_probs, fixed=fixed)
     updated = steps_of(distribution).maximize(distribution, value, statistics, {}, fixed)
     return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), updated, distribution)
+
+
+@jax.jit
+def _log_prob(distribution, value):
+    return jnp.nan_to_num(distribution.log_prob(value), nan=-jnp.inf).sum()
 
 
 def _generator(key):
@@ -89,7 +94,7 @@ def _hidden_markov(generator, distribution, value, fixed):
     probs = _no_preference(distribution, value)
     rows, weights, observed = map(_as_numpy, flatten_steps(distribution, value, probs))
     features = _features(leaf_of(distribution.emission), rows, observed)
-    return _statistics(_k_means(generator, features, weights.sum(1) > 0, probs.shape[-1]), distribution, probs)
+    yield _statistics(_k_means(generator, features, weights.sum(1) > 0, probs.shape[-1]), distribution, probs)
 
 
 def _autoregressive(generator, distribution, value, fixed):
@@ -99,10 +104,11 @@ def _autoregressive(generator, distribution, value, fixed):
     kept = outputs.shape[1] * max(1, min(distribution.num_lags, _MAX_INPUTS // outputs.shape[1]))
     inputs = np.concatenate([inputs[:, :kept], inputs[:, -1:]], axis=1)
     used = weights.sum(1) > 0
-    labels = _for_all_steps(_regression_clusters(generator, inputs[used], outputs[used], probs.shape[-1]), used)
-    missing = probs.shape[-2] - labels.size // max(int(np.prod(probs.shape[:-2])), 1)
-    labels = labels.reshape(probs.shape[:-2] + (-1,))
-    return _statistics(np.concatenate([labels[..., :1]] * missing + [labels], axis=-1), distribution, probs)
+    for find in (_regression_clusters, _clusters_in_phase_space):
+        labels = _for_all_steps(find(generator, inputs[used], outputs[used], probs.shape[-1]), used)
+        missing = probs.shape[-2] - labels.size // max(int(np.prod(probs.shape[:-2])), 1)
+        labels = labels.reshape(probs.shape[:-2] + (-1,))
+        yield _statistics(np.concatenate([labels[..., :1]] * missing + [labels], axis=-1), distribution, probs)
 
 
 def _no_preference(distribution, value):
@@ -172,6 +178,14 @@ def _regression_clusters(generator, inputs, outputs, num_clusters, num_rounds=10
     return labels
 
 
+def _clusters_in_phase_space(generator, inputs, outputs, num_clusters):
+    """Labels ``(n,)`` of k-means clusters of smoothed levels and changes; both weigh the same, and so do channels."""
+    parts = outputs, outputs - inputs[:, : outputs.shape[1]]
+    smooth = [uniform_filter1d(part / _positive(outputs.std(0)), _WINDOW, axis=0) for part in parts]
+    points = np.concatenate([part / _positive(part.std()) for part in smooth], axis=1)
+    return _k_means(generator, points, np.ones(len(points), bool), num_clusters)
+
+
 def _statistics(labels, distribution, probs):
     """Expected counts when each step is in the state of its label with probability 0.9."""
     num_states = probs.shape[-1]
@@ -186,7 +200,7 @@ def _statistics(labels, distribution, probs):
 
 
 def _linear_gaussian(generator, distribution, value, fixed):
-    """A trajectory of principal components, blurred by a part of its spread so that no covariance is singular."""
+    """Statistics of a trajectory of principal components, blurred by a part of its spread so that no covariance is singular."""
     if distribution.noise_matrix is not None:
         raise NotImplementedError("no start is found for a model with noise_matrix: give its parameters by hand")
     value, observed = map(_as_numpy, distribution._as_channels(value))
@@ -210,7 +224,7 @@ def _linear_gaussian(generator, distribution, value, fixed):
     means = jnp.asarray(trajectory, distribution.transition_matrix.dtype)
     spread = _BLUR * np.diag(trajectory.reshape(-1, size).std(0)).astype(means.dtype)
     roots = jnp.broadcast_to(spread, means.shape + (size,))
-    return TrajectoryStatistics(means, roots, jnp.zeros_like(roots[..., 1:, :, :]), roots[..., 1:, :, :])
+    yield TrajectoryStatistics(means, roots, jnp.zeros_like(roots[..., 1:, :, :]), roots[..., 1:, :, :])
 
 
 def _fill_by_means(points, observed):
