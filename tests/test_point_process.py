@@ -99,6 +99,15 @@ def test_the_density_is_that_of_its_sites():
         jax.jit(lambda key: handlers.seed(lambda: process.sample("x"), key)())(random.key(0))
 
 
+def test_patterns_may_be_empty():
+    for process in (tsd.PiecewisePoissonProcess(CELLS, GRID), MEMBERS["homogeneous"], MEMBERS["polygon and time"]):
+        few = process.thinned(1e-9)
+        empty = few.simulate(random.key(0))
+        assert empty.shape == (0, *process.point_shape)
+        assert_allclose(few.log_prob(empty), -few.compensator())
+        assert few.residuals(empty).shape == (0,)
+
+
 def gamma_model(points):
     rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
     slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))

@@ -15,7 +15,7 @@ from tsppl.conjugate import Cluster
 from tsppl.conjugate.windows import Polygon, as_window, log_volume, overlap, same_window, volume, window_shape
 from tsppl.distributions.neyman_scott_given_events import ClusterIntensity
 from tsppl.distributions.neyman_scott_sites import ClusteredPoints, ClusterLabels, PointCount
-from tsppl.distributions.point_process import PointProcess
+from tsppl.distributions.point_process import PointProcess, first_coordinate
 from tsppl.distributions.poisson_process import PoissonLike
 
 
@@ -214,20 +214,43 @@ class NeymanScott:
         log_background = self.log_background(jnp.asarray(places))
         return jnp.exp(messages.log_intensity_given_labels(self.cluster, *arrays, *self.rates, log_background))
 
-    def sample_events(self, key, labels, points):
+    def sample_events(self, key, labels, points, *, num_empty=0):
         """Draw the events behind labelled points, and their amplitudes.
 
+        Args:
+            key: random key.
+            labels: int ``(N,)``.
+            points: ``(N,)`` and the shape of a point.
+            num_empty: slots for events without a point, which are drawn too; how many there are is Poisson, with mean
+                ``events - occupied_events`` of :meth:`expected_counts`, and those beyond the slots are left out.
+
         Returns:
-            ``(events, amplitudes)`` with a leading axis of ``N``; rows from the number of clusters on mean nothing.
+            ``(events, amplitudes)`` with a leading axis of ``N + num_empty``: row ``k`` is the cluster with label ``k``. Rows
+            that are no event have amplitude zero, so that :meth:`given_events` can take them all.
         """
-        event_key, amplitude_key = random.split(key)
+        event_key, amplitude_key, empty_key = random.split(key, 3)
         labels, points = jnp.asarray(labels), jnp.asarray(points)
+        empty, empty_amplitudes = self._sample_empty_events(empty_key, num_empty)
+        if not len(labels):
+            return empty, empty_amplitudes
         clusters = messages.clusters_of_labels(self.cluster, labels, points, self.window)
         keys = random.split(event_key, len(labels))
         events = jax.vmap(self.cluster.sample_event_given)(keys, clusters.statistics, clusters.window)
         concentration = self.amplitude.concentration + clusters.statistics.size
         amplitudes = random.gamma(amplitude_key, concentration) / (self.amplitude.rate + 1)
-        return jax.vmap(self.cluster.moved)(events, clusters.origins), amplitudes
+        amplitudes = jnp.where(clusters.occupied, amplitudes, 0.0)
+        events = jax.vmap(self.cluster.moved)(events, clusters.origins)
+        joined = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), events, empty)
+        return joined, jnp.concatenate([amplitudes, empty_amplitudes])
+
+    def _sample_empty_events(self, key, num_slots):
+        """Events that made no point: fewer and fainter than those of the prior."""
+        number_key, event_key, amplitude_key = random.split(key, 3)
+        expected = self.expected_counts()
+        number = random.poisson(number_key, expected.events - expected.occupied_events)
+        events = jax.vmap(self.cluster.sample_event, (0, None))(random.split(event_key, num_slots), self.window)
+        amplitudes = random.gamma(amplitude_key, self.amplitude.concentration, (num_slots,)) / (self.amplitude.rate + 1)
+        return events, jnp.where(jnp.arange(num_slots) < number, amplitudes, 0.0)
 
     def given_events(self, events, amplitudes) -> ClusterIntensity:
         """The Poisson process of the points when every event and its amplitude is known.
@@ -289,8 +312,7 @@ class NeymanScott:
 
         points = jnp.concatenate([clustered, alone])
         own = np.concatenate([own, np.full(num_background, -1)]).astype(np.int32)
-        places = np.asarray(self.cluster.positions(points)).reshape(len(points), -1)[:, 0]
-        order = np.argsort(places, kind="stable")
+        order = np.argsort(np.asarray(first_coordinate(self.cluster.positions(points))), kind="stable")
         points, own = points[order], own[order]
         _, first = np.unique(own[own >= 0], return_index=True)
         seen = own[own >= 0][np.sort(first)]

@@ -98,7 +98,7 @@ class PointProcess:
         shape = self.position_shape
         everywhere = jnp.full(shape, -jnp.inf), jnp.full(shape, jnp.inf)
         low, high = everywhere if window is None else jnp.asarray(window)
-        first = jnp.sort(positions.reshape(len(points), -1)[:, 0])
+        first = jnp.sort(first_coordinate(positions))
         if window is not None and not isinstance(positions, jax.core.Tracer):
             outside = ~np.all((positions >= low) & (positions <= high), axis=tuple(range(1, positions.ndim)))
             if outside.any():
@@ -126,3 +126,8 @@ class PointProcess:
             wanted = "(N" + "".join(f", {size}" for size in shape) + ("," if not shape else "") + ")"
             raise ValueError(f"points has shape {points.shape}; the shape {wanted} is needed")
         return points
+
+
+def first_coordinate(positions):
+    """Times of places, or the first of several coordinates."""
+    return positions if positions.ndim == 1 else positions[:, 0]

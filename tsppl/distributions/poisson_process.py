@@ -9,7 +9,7 @@ from jax import random
 from numpyro.distributions import constraints
 
 from tsppl.conjugate.windows import as_window, contains, overlap, uniform_position, volume, window_shape
-from tsppl.distributions.point_process import PointProcess
+from tsppl.distributions.point_process import PointProcess, first_coordinate
 
 
 class PoissonLike(PointProcess):
@@ -84,7 +84,7 @@ class PoissonLike(PointProcess):
         return self._sorted(jnp.concatenate([points, drawn[(first > since) & (first <= until)]]))
 
     def _first(self, points):
-        return np.asarray(self.positions(points)).reshape(len(points), -1)[:, 0]
+        return np.asarray(first_coordinate(self.positions(points)))
 
     def _sorted(self, points):
         return points[np.argsort(self._first(points), kind="stable")]
@@ -227,7 +227,7 @@ class PiecewisePoissonProcess(PoissonLike):
         inside = jax.vmap(contains, (None, 0))(self.window, points)
         cells = [
             jnp.clip(jnp.searchsorted(one, places, side="right") - 1, 0, len(one) - 2)
-            for one, places in zip(self.edges, points.reshape(len(points), -1).T, strict=True)
+            for one, places in zip(self.edges, points.reshape(len(points), len(self.edges)).T, strict=True)
         ]
         return jnp.where(inside, jnp.log(self.rates)[tuple(cells)], -jnp.inf)
 
