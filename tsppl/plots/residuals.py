@@ -45,7 +45,7 @@ def plot_residuals(residuals, *, level=0.95, ax=None):
     ax.plot(diagonal, diagonal, color="0.4", linewidth=1, linestyle="--", label="expected")
     pvalue = stats.kstest(found, "uniform").pvalue
     number = f"p = {pvalue:.2g}" if pvalue >= 1e-4 else "p < 0.0001"
-    ax.plot(expected, found, color="tab:blue", linewidth=1.5, label=f"{size} residuals (Kolmogorov-Smirnov {number})")
+    ax.plot(expected, found, color="tab:blue", linewidth=1.5, label=f"{size} residuals\n(Kolmogorov-Smirnov {number})")
     ax.set(
         xlim=(0, 1),
         ylim=(0, 1),
