@@ -89,6 +89,7 @@ def test_the_score_is_the_predictive_density(background):
     assert_allclose(score.effective_draws, density.sum() ** 2 / (density**2).sum())
 
 
+@pytest.mark.slow
 def test_scores_of_processes_that_vary():
     """A leading axis of draws gives the same as one after the other; mistakes."""
     scales, labels = jnp.array([0.1, 0.3]), jnp.array([[0, 0, -1], [0, 0, 1]])
@@ -103,6 +104,9 @@ def test_scores_of_processes_that_vary():
         tsppl.held_out_log_prob(random.key(0), process(), labels, KEPT[:2], HELD_OUT, PROB)
     with pytest.raises(ValueError, match="2 draws of the process and 1 of the labels"):
         tsppl.held_out_log_prob(random.key(0), processes, labels[:1], KEPT, HELD_OUT, PROB)
+    many = tsd.NeymanScott(1e6, dist.Gamma(1e-6, 1.0), tsd.GaussianCluster(0.2), 0.4, (0.0, 5.0))
+    with pytest.raises(ValueError, match="no Dirichlet process"):
+        tsppl.held_out_log_prob(random.key(0), many, labels, KEPT, HELD_OUT, PROB)
     with pytest.raises(ValueError, match="above 0 and below 1"):
         tsppl.thin(random.key(0), KEPT, 1.0)
 

@@ -274,6 +274,10 @@ def test_the_mass_of_a_correlated_gaussian_by_integration():
         (lambda: tsd.Polygon(CORNERS, times=1.0), ValueError, "times has shape"),
         (lambda: MEMBERS["box"].log_prob(np.ones(3)), ValueError, r"points has shape \(3,\); the shape \(N, 2\)"),
         (lambda: MEMBERS["homogeneous"].residuals(np.ones(3), (2.0, 3.0)), ValueError, "3 points are outside"),
+        (
+            lambda: MEMBERS["polygon"].log_prob(np.ones((1, 2)), tsd.Polygon(CORNERS)), NotImplementedError,
+            "intervals and boxes, not in polygons",
+        ),
         (lambda: tsd.PointProcess().sample("x"), NotImplementedError, "use numpyro.factor"),
     ],
 )  # fmt: skip

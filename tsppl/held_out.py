@@ -8,6 +8,8 @@ import numpy as np
 from jax import lax, random
 from jax.scipy.special import logsumexp
 
+MOST_EMPTY = 100_000
+
 
 class HeldOutScore(NamedTuple):
     """Log density of the held-out points, that given each draw ``(S,)``, and how many draws the average rests on.
@@ -69,7 +71,7 @@ def held_out_log_prob(key, process, labels, kept, held_out, prob) -> HeldOutScor
         prob: probability of being held out.
 
     Raises:
-        ValueError: if labels do not fit the points kept, or the process.
+        ValueError: if labels do not fit the points kept, or the process, or there are too many events without a point.
 
     >>> import jax, numpyro.distributions as dist, tsppl, tsppl.distributions as tsd
     >>> process = tsd.NeymanScott(1.0, dist.Gamma(8.0, 1.0), tsd.GaussianCluster(0.1), 2.0, (0.0, 4.0))
@@ -87,6 +89,11 @@ def held_out_log_prob(key, process, labels, kept, held_out, prob) -> HeldOutScor
     if varies and len(process.event_rate) != len(labels):
         raise ValueError(f"there are {len(process.event_rate)} draws of the process and {len(labels)} of the labels")
     num_empty = jax.vmap(_num_empty, (0, None))(process, prob).max() if varies else _num_empty(process, prob)
+    if num_empty > MOST_EMPTY:
+        raise ValueError(
+            f"the process expects some {num_empty:.3g} events without a point kept, and each of them would be drawn: use one "
+            "with fewer events of larger amplitude, and no Dirichlet process"
+        )
     num_empty = int(num_empty)
 
     def score(key_and_labels, process):

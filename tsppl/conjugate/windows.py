@@ -85,7 +85,7 @@ class Polygon:
 
         By Green's theorem: the integral of the clipped ``x`` over the part of the border whose ``y`` is in the box.
         """
-        box = jnp.asarray(box)
+        box = as_box(box)
         length = 1.0
         if self.times is not None:
             length = jnp.maximum(jnp.minimum(box[1, 0], self.times[1]) - jnp.maximum(box[0, 0], self.times[0]), 0.0)
@@ -159,6 +159,17 @@ def as_window(window):
     return window
 
 
+def as_box(box):
+    """An interval or box as an array, whose ends may be infinite.
+
+    Raises:
+        NotImplementedError: on a polygon.
+    """
+    if isinstance(box, Polygon) or hasattr(box, "exterior"):
+        raise NotImplementedError("points expected are known in intervals and boxes, not in polygons: pass an array")
+    return jnp.asarray(box)
+
+
 def window_shape(window):
     """Shape of a place in a window: ``()`` in time, ``(D,)`` in space."""
     return window.position_shape if isinstance(window, Polygon) else window.shape[1:]
@@ -173,7 +184,7 @@ def overlap(window, box):
     """Length, area or volume of what a window has in common with an interval or box, whose ends may be infinite."""
     if isinstance(window, Polygon):
         return window.overlap(box)
-    box = jnp.asarray(box)
+    box = as_box(box)
     return jnp.maximum(jnp.minimum(box[1], window[1]) - jnp.maximum(box[0], window[0]), 0.0).prod()
 
 

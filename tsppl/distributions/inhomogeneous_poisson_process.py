@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 
-from tsppl.conjugate.windows import Polygon, as_window, contains
+from tsppl.conjugate.windows import Polygon, as_box, as_window, contains
 from tsppl.distributions.poisson_process import PoissonLike
 
 NUM_NODES = 8
@@ -73,7 +73,7 @@ class InhomogeneousPoissonProcess(PoissonLike):
         """Points expected in all, or in a box, by quadrature."""
         low, high = self.window.reshape(2, -1)
         if window is not None:
-            wanted = jnp.reshape(window, (2, -1))
+            wanted = jnp.reshape(as_box(window), (2, -1))
             low = jnp.clip(wanted[0], low, high)
             high = jnp.clip(wanted[1], low, high)
         return self._panels(jnp.zeros(0, low.dtype), low, high).sum()

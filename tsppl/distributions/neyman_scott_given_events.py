@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
+from tsppl.conjugate.windows import as_box
 from tsppl.distributions.poisson_process import PoissonLike
 
 
@@ -57,7 +58,7 @@ class ClusterIntensity(PoissonLike):
         expected = self.process.expected_background_in(window)
         if window is None:
             return expected + self.amplitudes.sum()
-        window = jnp.asarray(window)
+        window = as_box(window)
         return expected + self.amplitudes @ jax.vmap(self.process.cluster.mass, (0, None))(self.events, window)
 
     def sample_point(self, key):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
 
-from tsppl.conjugate.windows import contains
+from tsppl.conjugate.windows import as_box, contains
 
 
 class PointProcess:
@@ -75,7 +75,7 @@ class PointProcess:
         points = self._checked(points)
         log_intensity = self.log_intensity(points)
         if window is not None:
-            inside = jax.vmap(contains, (None, 0))(jnp.asarray(window), self.positions(points))
+            inside = jax.vmap(contains, (None, 0))(as_box(window), self.positions(points))
             log_intensity = jnp.where(inside, log_intensity, -jnp.inf)
         return log_intensity.sum() - self.compensator(window) - gammaln(len(points) + 1.0)
 
@@ -97,7 +97,7 @@ class PointProcess:
         positions = self.positions(points)
         shape = self.position_shape
         everywhere = jnp.full(shape, -jnp.inf), jnp.full(shape, jnp.inf)
-        low, high = everywhere if window is None else jnp.asarray(window)
+        low, high = everywhere if window is None else as_box(window)
         first = jnp.sort(first_coordinate(positions))
         if window is not None and not isinstance(positions, jax.core.Tracer):
             outside = ~np.all((positions >= low) & (positions <= high), axis=tuple(range(1, positions.ndim)))

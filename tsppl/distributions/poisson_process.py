@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 from jax import random
 from numpyro.distributions import constraints
 
-from tsppl.conjugate.windows import as_window, contains, overlap, uniform_position, volume, window_shape
+from tsppl.conjugate.windows import as_box, as_window, contains, overlap, uniform_position, volume, window_shape
 from tsppl.distributions.point_process import PointProcess, first_coordinate
 
 
@@ -233,7 +233,7 @@ class PiecewisePoissonProcess(PoissonLike):
 
     def compensator(self, window=None):
         """Points expected in all, or in a box; exact."""
-        low, high = jnp.reshape(self.window if window is None else window, (2, -1))
+        low, high = jnp.reshape(self.window if window is None else as_box(window), (2, -1))
         expected = self.rates
         for axis, one in enumerate(self.edges):
             lengths = jnp.maximum(jnp.minimum(one[1:], high[axis]) - jnp.maximum(one[:-1], low[axis]), 0.0)
