@@ -37,7 +37,6 @@ PATTERNS = {
         tsd.InhomogeneousPoissonProcess(wave, (0.0, 60.0), num_panels=60), (0.0, 60.0),
     ),
     "sequence": tsd.NeymanScott(2.0, MANY, SEQUENCE, 4.0, (0.0, 60.0)),
-    "plane": tsd.NeymanScott(0.4, MANY, tsd.GaussianCluster(jnp.array([0.5, 0.2])), 1.0, ((0.0, 0.0), (20.0, 10.0))),
     "unknown shape": tsd.NeymanScott(
         0.4, MANY, tsd.GaussianInverseWishartCluster(6.0, jnp.array([[1.0, 0.8], [0.8, 1.0]])), 1.0,
         ((0.0, 0.0), (20.0, 10.0)),
@@ -178,7 +177,7 @@ UPDATES = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "update"),
-    [("cells", "serial"), ("cells", "chunked"), ("cells", "moves"), ("sequence", "serial"), ("polygon", "moves")],
+    [("cells", "serial"), ("cells", "chunked"), ("cells", "moves"), ("polygon", "moves")],
 )
 def test_draws_of_labels_have_the_exact_posterior(name, update):
     """As LabelGibbs makes them, the model compared with the process first; mistakes are at a distance of 0.1 and more."""
