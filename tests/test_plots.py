@@ -2,8 +2,9 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
 
-from tsppl.plots import plot_decoded_series
+from tsppl.plots import plot_decoded_series, plot_residuals
 
 
 def test_decoded_series_shows_observations_levels_probabilities_and_forecast():
@@ -21,3 +22,19 @@ def test_decoded_series_shows_observations_levels_probabilities_and_forecast():
     assert below.get_ylim() == (0.0, 1.0)
     assert above.get_ylabel() == "counts"
     plt.close(figure)
+
+
+def test_residuals_are_drawn_with_their_band():
+    """The band is Kolmogorov's, the curve of waits that are twice too long leaves it, and bad input is named."""
+    residuals = np.random.default_rng(1).exponential(size=300)
+    for factor, leaves in ((1.0, False), (2.0, True)):
+        figure = plot_residuals(factor * residuals)
+        (axes,) = figure.axes
+        curve = axes.lines[1].get_xydata()
+        assert (abs(curve[:, 1] - curve[:, 0]).max() > 0.078) == leaves  # 1.358 / sqrt(300), and a little less
+        labels = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert labels[:2] == ["95% band, true process", "expected"]
+        assert labels[2].startswith("300 residuals\n(Kolmogorov-Smirnov p")
+        plt.close(figure)
+    with pytest.raises(ValueError, match="must be a vector of numbers from 0"):
+        plot_residuals(-residuals)

@@ -1,3 +1,4 @@
 """Pictures of series, states and forecasts; the only room that imports Matplotlib."""
 
+from tsppl.plots.residuals import plot_residuals as plot_residuals
 from tsppl.plots.series import plot_decoded_series as plot_decoded_series
