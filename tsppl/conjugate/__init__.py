@@ -13,6 +13,7 @@ from tsppl.conjugate.matrix_normal_inverse_wishart import (
     regression_statistics as regression_statistics,
 )
 from tsppl.conjugate.sequence_cluster import SequenceCluster as SequenceCluster
+from tsppl.conjugate.sequence_counts import SequenceCounts as SequenceCounts, sequence_counts as sequence_counts
 from tsppl.conjugate.transition_rows import (
     draw_probabilities as draw_probabilities,
     draw_shared_tables as draw_shared_tables,

@@ -17,5 +17,6 @@ from tsppl.inference.low_rank_selection import (
     select_low_rank as select_low_rank,
 )
 from tsppl.inference.low_rank_starts import grow_rank as grow_rank, low_rank_factors as low_rank_factors
+from tsppl.inference.sequence_gibbs import SequenceGibbs as SequenceGibbs
 from tsppl.inference.starting import starting_params as starting_params
 from tsppl.inference.state_gibbs import StateGibbs as StateGibbs
