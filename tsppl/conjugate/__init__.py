@@ -18,5 +18,6 @@ from tsppl.conjugate.transition_rows import (
     draw_probabilities as draw_probabilities,
     draw_shared_tables as draw_shared_tables,
     draw_table_counts as draw_table_counts,
+    normalized_gammas as normalized_gammas,
     transition_counts as transition_counts,
 )

@@ -5,13 +5,14 @@ the model, and :class:`~tsppl.inference.SequenceGibbs` compares what is drawn fr
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import random
+from jax.flatten_util import ravel_pytree
 
-from tsppl.conjugate import SequenceCounts, draw_probabilities
+from tsppl.conjugate import SequenceCounts, normalized_gammas
 from tsppl.inference.complete_data import NotConjugateError
 from tsppl.sites import unwrap
 
@@ -27,9 +28,15 @@ PARAMETERS = (
 
 
 class Conditional(NamedTuple):
-    """Sites that are drawn together: ``draw(key)`` gives their values by name, ``log_density(values)`` is that of the draw."""
+    """Sites that are drawn together.
+
+    ``draw(key, log_gammas)`` gives their values by name, made of the logs of standard gamma variables of these
+    ``concentrations``: one call draws those of all sites, since each call takes more than a second to compile.
+    ``log_density(values)`` is that of the draw, up to a constant.
+    """
 
     sites: tuple
+    concentrations: Any
     draw: Callable
     log_density: Callable
 
@@ -63,6 +70,17 @@ def conditionals(names, trace, process, counts: SequenceCounts) -> list[Conditio
     elif variances:
         found.append(_inverse_gamma(variances, trace, counts, process.cluster.offsets))
     return found
+
+
+def draw_all(key, found) -> dict:
+    """Values of the sites of all conditional distributions."""
+    gamma_key, *keys = random.split(key, len(found) + 1)
+    concentrations, separate = ravel_pytree([one.concentrations for one in found])
+    log_gammas = separate(random.loggamma(gamma_key, concentrations))
+    drawn = {}
+    for key, one, logs in zip(keys, found, log_gammas, strict=True):
+        drawn.update(one.draw(key, logs))
+    return drawn
 
 
 def draw_shift(key, prior, offsets, times, warps, types, low, high, num_types):
@@ -100,7 +118,8 @@ def _dirichlet(site, trace, counts):
     concentration = prior.concentration + counts
     return Conditional(
         (site,),
-        lambda key: {site: draw_probabilities(key, concentration)},
+        concentration,
+        lambda key, log_gammas: {site: normalized_gammas(log_gammas)},
         lambda values: dist.Dirichlet(concentration).log_prob(values[site]).sum(),
     )
 
@@ -109,7 +128,10 @@ def _gamma(site, trace, number, exposure):
     prior = _prior(site, trace, dist.Gamma, ())
     posterior = dist.Gamma(prior.concentration + number, prior.rate + exposure)
     return Conditional(
-        (site,), lambda key: {site: posterior.sample(key)}, lambda values: posterior.log_prob(values[site])
+        (site,),
+        posterior.concentration,
+        lambda key, log_gammas: {site: jnp.exp(log_gammas) / posterior.rate},
+        lambda values: posterior.log_prob(values[site]),
     )
 
 
@@ -127,16 +149,15 @@ def _normal_inverse_gamma(offsets, variances, trace, counts):
     def of_offset(variance):
         return dist.Normal(location, jnp.sqrt(variance / (weight + number)), validate_args=False)
 
-    def draw(key):
-        variance_key, offset_key = random.split(key)
-        variance = of_variance.sample(variance_key)
-        return {variances: variance, offsets: of_offset(variance).sample(offset_key)}
+    def draw(key, log_gammas):
+        variance = of_variance.rate * jnp.exp(-log_gammas)
+        return {variances: variance, offsets: of_offset(variance).sample(key)}
 
     def log_density(values):
         variance = values[variances]
         return (of_variance.log_prob(variance) + of_offset(variance).log_prob(values[offsets])).sum()
 
-    return Conditional((offsets, variances), draw, log_density)
+    return Conditional((offsets, variances), of_variance.concentration, draw, log_density)
 
 
 def _normal(offsets, trace, counts, variance):
@@ -146,7 +167,8 @@ def _normal(offsets, trace, counts, variance):
     posterior = dist.Normal(location, total**-0.5, validate_args=False)
     return Conditional(
         (offsets,),
-        lambda key: {offsets: posterior.sample(key)},
+        jnp.zeros(0, location.dtype),
+        lambda key, log_gammas: {offsets: posterior.sample(key)},
         lambda values: posterior.log_prob(values[offsets]).sum(),
     )
 
@@ -159,7 +181,8 @@ def _inverse_gamma(variances, trace, counts, offsets):
     )
     return Conditional(
         (variances,),
-        lambda key: {variances: posterior.sample(key)},
+        posterior.concentration,
+        lambda key, log_gammas: {variances: posterior.rate * jnp.exp(-log_gammas)},
         lambda values: posterior.log_prob(values[variances]).sum(),
     )
 

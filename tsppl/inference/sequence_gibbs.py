@@ -15,7 +15,7 @@ from tsppl.conjugate import SequenceCluster, sequence_counts
 from tsppl.distributions import ClusteredPoints, ClusterLabels
 from tsppl.inference.complete_data import NotConjugateError
 from tsppl.inference.conjugacy import NUM_CHECKS, exactly, in_double
-from tsppl.inference.sequence_conditionals import PARAMETERS, conditionals, draw_shift, offsets_prior
+from tsppl.inference.sequence_conditionals import PARAMETERS, conditionals, draw_all, draw_shift, offsets_prior
 from tsppl.inference.state_gibbs import without_values
 from tsppl.messages import clusters_of_labels
 from tsppl.sites import latent_sites
@@ -125,16 +125,14 @@ class SequenceGibbs(MCMCKernel):
 
     def sample(self, state, model_args, model_kwargs):
         """Events, parameters given events, and a common shift."""
-        rng_key, event_key, shift_key, *keys = random.split(state.rng_key, 3 + len(self._names))
+        rng_key, event_key, draw_key, shift_key = random.split(state.rng_key, 4)
         kwargs = dict(model_kwargs or {})
         trace, process, points = self._replay(state.z, model_args, kwargs)
         labels = trace[f"{self._site}_labels"]["value"]
         clusters, events = _draw_events(event_key, process, labels, points)
         counts = sequence_counts(process.cluster, labels, points, events, clusters.occupied, clusters.origins)
-        values = dict(state.z)
-        for key, conditional in zip(keys, conditionals(self._names, trace, process, counts), strict=False):
-            values.update(conditional.draw(key))
-        values = {name: value.astype(state.z[name].dtype) for name, value in values.items()}
+        values = draw_all(draw_key, conditionals(self._names, trace, process, counts))
+        values = {name: values[name].astype(value.dtype) for name, value in state.z.items()}
         if "offsets" in self._names:
             name = self._names["offsets"]
             trace, _, _ = self._replay(values, model_args, kwargs)

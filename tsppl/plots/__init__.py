@@ -1,3 +1,4 @@
 """Pictures of series, states and forecasts; the only room that imports Matplotlib."""
 
+from tsppl.plots.events import plot_sequence_raster as plot_sequence_raster, sort_neurons as sort_neurons
 from tsppl.plots.series import plot_decoded_series as plot_decoded_series
