@@ -78,7 +78,7 @@ def plot_sequence_raster(times, neurons, labels, types, neuron_probs, offsets, *
     below.scatter(times[~is_background], row[~is_background], s=7, color=colors[labels[~is_background]], linewidth=0)
     if event_times is not None:
         starts = np.asarray(event_times)[:num_sequences]
-        place = np.full(num_sequences, num_neurons + 1.5)
+        place = np.full(num_sequences, num_neurons + 1.8)
         below.scatter(starts, place, s=28, marker="v", color=colors, linewidth=0, clip_on=False)
     numbers = np.bincount(types[:num_sequences], minlength=len(neuron_probs))
     for group in np.unique(groups):
@@ -107,9 +107,9 @@ def plot_sequence_raster(times, neurons, labels, types, neuron_probs, offsets, *
     below.set(
         xlabel=f"time ({unit})",
         ylabel="neuron, sorted by type and offset",
-        title="the same spikes, sorted into sequences",
         ylim=(-1.5, num_neurons + 0.5),
     )
+    below.set_title("the same spikes, sorted into sequences", pad=14)
     return figure
 
 
