@@ -1,5 +1,6 @@
 """Every tutorial runs from beginning to end, as a user runs it, and shows what it promises."""
 
+import os
 import re
 import subprocess
 import sys
@@ -66,3 +67,24 @@ def test_macroeconomic_ranks_needs_few_weights_where_free_ones_fail(tmp_path):
     assert ": stable" in printed
     assert is_figure(tmp_path / "macroeconomic_ranks.png")
     assert is_figure(tmp_path / "macroeconomic_responses.png")
+
+
+@pytest.mark.slow
+def test_songbird_finds_two_types_of_sequences_in_the_order_of_the_file(tmp_path, monkeypatch):
+    """Neurons come in random order; the file's order is that of another method, which found the same sequences."""
+    shared = TUTORIALS.parent.parent / "shared" / "data"
+    folder = Path(os.environ.get("TSPPL_DATA") or shared)
+    if not list(folder.glob("**/songbird_spikes.txt")):
+        pytest.skip("songbird_spikes.txt is not at hand: name its folder in TSPPL_DATA")
+    monkeypatch.setenv("TSPPL_DATA", str(folder))
+    printed = run_tutorial("songbird.py", tmp_path, "--quick")
+    assert "3336 spikes of 75 neurons in 22.2 seconds" in printed
+    numbers = [float(number) for number in re.findall(r"type \d: ([\d.]+) sequences", printed)]
+    assert len(numbers) == 2
+    assert min(numbers) >= 6
+    assert sum(numbers) <= 50
+    ranks = [float(rank) for rank in re.findall(r"rank correlation with the file's (-?[\d.]+)", printed)]
+    assert min(ranks) > 0.6
+    assert 200 < float(re.search(r"background: (\d+) spikes", printed)[1]) < 1200
+    assert "missing slots: 0" in printed
+    assert is_figure(tmp_path / "songbird.png")

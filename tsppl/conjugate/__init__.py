@@ -13,10 +13,12 @@ from tsppl.conjugate.matrix_normal_inverse_wishart import (
     regression_statistics as regression_statistics,
 )
 from tsppl.conjugate.sequence_cluster import SequenceCluster as SequenceCluster
+from tsppl.conjugate.sequence_counts import SequenceCounts as SequenceCounts, sequence_counts as sequence_counts
 from tsppl.conjugate.transition_rows import (
     draw_probabilities as draw_probabilities,
     draw_shared_tables as draw_shared_tables,
     draw_table_counts as draw_table_counts,
+    normalized_gammas as normalized_gammas,
     transition_counts as transition_counts,
 )
 from tsppl.conjugate.windows import Polygon as Polygon

@@ -5,7 +5,7 @@ A cluster is a set of points with one common cause, an event, whose parameters (
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import erfc, log_ndtr
+from jax.scipy.special import erfc
 
 from tsppl.conjugate.windows import contains, log_volume, uniform_position
 
@@ -82,7 +82,17 @@ def log_normal_mass(low, high):
     """``log(Phi(high) - Phi(low))`` for ``low < high``, accurate in both tails."""
     flip = low + high > 0
     low, high = jnp.where(flip, -high, low), jnp.where(flip, -low, high)
-    return log_ndtr(high) + jnp.log(-jnp.expm1(log_ndtr(low) - log_ndtr(high)))
+    is_far = high < (-20.0 if high.dtype == jnp.float64 else -10.0)
+
+    def tail(x):
+        """``Phi(x)`` over the normal density, for ``x`` far below zero."""
+        return -(1 - (1 - 3 * (1 - 5 / x**2) / x**2) / x**2) / x
+
+    near, close = jnp.where(is_far, 0.0, high), jnp.where(is_far, -1.0, low)
+    mass = 0.5 * (erfc(-near * 0.5**0.5) - erfc(-close * 0.5**0.5))
+    far, farther = jnp.where(is_far, high, -20.0), jnp.where(is_far, low, -21.0)
+    ratio = tail(far) - jnp.exp(0.5 * (far - farther) * (far + farther)) * tail(farther)
+    return jnp.where(is_far, jnp.log(ratio) - 0.5 * far**2 - 0.5 * jnp.log(2 * jnp.pi), jnp.log(mass))
 
 
 def normal_mass(low, high):

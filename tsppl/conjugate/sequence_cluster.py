@@ -130,8 +130,8 @@ class SequenceCluster(Cluster):
         time, neuron = point[0], point[1].astype(jnp.int32)
         delay = time - self.warps * self.offsets[:, neuron, None]
         width = self.warps * self.widths[:, neuron, None]
-        log_probs = jnp.log(jnp.maximum(self.neuron_probs, jnp.finfo(self.neuron_probs.dtype).tiny))
-        log_scale = jax.scipy.stats.norm.logpdf(delay, 0.0, width) + log_probs[:, neuron, None]
+        probs = jnp.maximum(self.neuron_probs[:, neuron, None], jnp.finfo(self.neuron_probs.dtype).tiny)
+        log_scale = jax.scipy.stats.norm.logpdf(delay, 0.0, width) + jnp.log(probs)
         return SequenceStatistics(jnp.ones((), point.dtype), width**-2.0, delay * width**-2.0, log_scale)
 
     def log_type_and_warp(self, statistics, window):

@@ -30,7 +30,11 @@ def transition_counts(states, num_states, lengths=None) -> tuple[Int[Array, " K"
 
 def draw_probabilities(key, concentration) -> Float[Array, "... K"]:
     """Draw from Dirichlet distributions; a probability that is no normal float is rounded up to one."""
-    logs = random.loggamma(key, concentration)
+    return normalized_gammas(random.loggamma(key, concentration))
+
+
+def normalized_gammas(logs) -> Float[Array, "... K"]:
+    """Probabilities in the ratio of gamma draws, given their logs: Dirichlet, rounded as in :func:`draw_probabilities`."""
     logs -= logs.max(-1, keepdims=True)
     probs = jnp.maximum(jnp.exp(logs), logs.shape[-1] * jnp.finfo(logs.dtype).tiny)
     return probs / probs.sum(-1, keepdims=True)

@@ -1,6 +1,7 @@
 """Inference beyond NumPyro's: expectation-maximisation, Gibbs blocks, starting points, and state labels that agree."""
 
 from tsppl.inference.alignment import align_labels as align_labels
+from tsppl.inference.annealing import anneal as anneal
 from tsppl.inference.automatic_gibbs import auto_gibbs as auto_gibbs
 from tsppl.inference.conjugate_updates import (
     GaussianUpdate as GaussianUpdate,
@@ -17,5 +18,6 @@ from tsppl.inference.low_rank_selection import (
     select_low_rank as select_low_rank,
 )
 from tsppl.inference.low_rank_starts import grow_rank as grow_rank, low_rank_factors as low_rank_factors
+from tsppl.inference.sequence_gibbs import SequenceGibbs as SequenceGibbs
 from tsppl.inference.starting import starting_params as starting_params
 from tsppl.inference.state_gibbs import StateGibbs as StateGibbs

@@ -43,8 +43,10 @@ def split_or_merge(key, cluster, labels, points, window, rates) -> SplitMerge:
     origin = cluster.positions(points)[first]
     seen = window - origin
 
+    singles = jax.vmap(cluster.point_statistics)(jax.vmap(cluster.shifted, (0, None))(points, origin))
+
     def single(place):
-        return cluster.point_statistics(cluster.shifted(points[place], origin))
+        return jax.tree.map(lambda array: array[place], singles)
 
     is_member = (labels == labels[first]) | (labels == labels[second])
     is_other = is_member & (places != first) & (places != second) & exists

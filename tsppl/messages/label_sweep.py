@@ -8,6 +8,8 @@ from jax import lax, random
 
 from tsppl.messages.compound_poisson import canonical_labels
 
+MOST_IN_TRIANGLE = 512
+
 
 class Sweep(NamedTuple):
     """Labels after a sweep, and how often a slot was missing: for a point that could have opened a cluster, for points of a
@@ -68,36 +70,54 @@ def sweep_labels(key, cluster, labels, points, window, rates, *, log_background=
     labels = jnp.where(unfit, -1, labels)
     slots = jnp.where(labels < 0, num_slots, labels)
     sums = jax.tree.map(
-        lambda array: jnp.zeros((num_slots,) + array.shape[1:], array.dtype).at[slots].add(array, mode="drop"), singles
+        # Clusters along the last axis, where arithmetic on a CPU is fastest.
+        lambda array: jnp.moveaxis(
+            jnp.zeros((num_slots,) + array.shape[1:], array.dtype).at[slots].add(array, mode="drop"), 0, -1
+        ),
+        singles,
     )
     order_key, choice_key = random.split(key)
     order = random.permutation(order_key, num_points)
-    noise_keys = random.split(choice_key, num_points)
+    uniform = random.uniform(choice_key, (num_points,), alone.dtype)
+    steps = jax.tree.map(lambda array: array[order], (singles, labels, alone, apart, uniform))
+    places = jnp.arange(num_slots)
 
-    def move(step, state):
-        labels, sums, overflow = state
-        place = order[step]
-        single = jax.tree.map(lambda array: array[place], singles)
-        sums = _add(sums, labels[place], single, -1)
+    def move(state, step):
+        sums, overflow = state
+        single, label, alone, apart, uniform = step
+        sums = _add(sums, single, -(places == label).astype(uniform.dtype))
         size = jnp.round(sums.size)
         sums = sums._replace(size=size)
-        joining = jax.vmap(cluster.log_predictive, (0, None, None))(with_filling(sums, single), single, seen)
+        joining = jax.vmap(cluster.log_predictive, (-1, None, None))(_with_filling(sums, single), single, seen)
         joining = jnp.where(size > 0, jnp.log(weights.concentration + size) + joining, -jnp.inf)
+        is_full = jnp.all(size > 0)
+        options = jnp.stack([jnp.where(is_full, -jnp.inf, alone), apart])
+        chosen = draw_index(uniform, jnp.concatenate([joining, options]))
         free = jnp.argmin(size > 0)
-        is_full = size[free] > 0
-        options = jnp.stack([jnp.where(is_full, -jnp.inf, alone[place]), apart[place]])
-        chosen = random.categorical(noise_keys[step], jnp.concatenate([joining, options]))
-        label = jnp.where(chosen < num_slots, chosen, jnp.where(chosen == num_slots, free, -1)).astype(labels.dtype)
-        return labels.at[place].set(label), _add(sums, label, single, 1), overflow + is_full
+        label = jnp.where(chosen < num_slots, chosen, jnp.where(chosen == num_slots, free, -1)).astype(label.dtype)
+        return (_add(sums, single, (places == label).astype(uniform.dtype)), overflow + is_full), label
 
-    state = (labels, sums, unfit.sum(dtype=jnp.int32))
-    labels, _, overflow = lax.fori_loop(0, num_points, move, state)
-    return Sweep(canonical_labels(labels), overflow)
+    (_, overflow), drawn = lax.scan(move, (sums, unfit.sum(dtype=jnp.int32)), steps)
+    return Sweep(canonical_labels(jnp.zeros_like(labels).at[order].set(drawn)), overflow)
 
 
-def _add(sums, label, single, sign):
-    slot = jnp.where(label < 0, sums.size.shape[0], label)
-    return jax.tree.map(lambda total, array: total.at[slot].add(sign * array, mode="drop"), sums, single)
+def draw_index(uniform, log_weights):
+    """An index drawn with the given weights, by one uniform number."""
+    weights = jnp.exp(log_weights - jnp.maximum(log_weights.max(), jnp.finfo(log_weights.dtype).min))
+    # A product with a triangle sums up few weights much faster than a cumulative sum does on a CPU.
+    few = len(weights) <= MOST_IN_TRIANGLE
+    cumulative = jnp.tril(jnp.ones((len(weights),) * 2, weights.dtype)) @ weights if few else jnp.cumsum(weights)
+    return jnp.sum(cumulative <= uniform * cumulative[-1])
+
+
+def _add(sums, single, weights):
+    """Add ``weights`` times the statistics of one point to each cluster."""
+    return jax.tree.map(lambda total, array: total + weights * array[..., None], sums, single)
+
+
+def _with_filling(sums, single):
+    """Statistics of clusters along the last axis, those of a point where there is none."""
+    return jax.tree.map(lambda total, array: jnp.where(sums.size > 0, total, array[..., None]), sums, single)
 
 
 def with_filling(sums, single):

@@ -1,4 +1,5 @@
 """Pictures of series, states and forecasts; the only room that imports Matplotlib."""
 
+from tsppl.plots.events import plot_sequence_raster as plot_sequence_raster, sort_neurons as sort_neurons
 from tsppl.plots.residuals import plot_residuals as plot_residuals
 from tsppl.plots.series import plot_decoded_series as plot_decoded_series
