@@ -19,3 +19,4 @@ from tsppl.conjugate.transition_rows import (
     draw_table_counts as draw_table_counts,
     transition_counts as transition_counts,
 )
+from tsppl.conjugate.windows import Polygon as Polygon

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import erfc, log_ndtr
 
+from tsppl.conjugate.windows import contains, log_volume, uniform_position
+
 
 class Cluster:
     """Base of the families of clusters. Every method is about one cluster and one point: use ``jax.vmap`` for many.
@@ -24,10 +26,12 @@ class Cluster:
     ``sample_event_given(key, statistics, window)`` an event given its points
     ``sample_point(key, event)``                 a point of an event
     ``log_density(point, event)``                its log density
+    ``mass(event, window)``                      share of an event's points that fall into a box, for ``compensator``
     ============================================ ==============================================================
 
-    ``window`` is a pair of lowest and highest place. Points add to statistics relative to an origin of the caller's
-    choice (``shifted``), to which the window is then relative too, so that sums stay exact far from zero.
+    ``window`` is a pair of lowest and highest place, or a :class:`Polygon`, for families that ignore edges. Points add to
+    statistics relative to an origin of the caller's choice (``shifted``), to which the window is then relative too, so that
+    sums stay exact far from zero.
     """
 
     position_shape = ()
@@ -53,11 +57,16 @@ class Cluster:
         """A family with the same predictive density away from the edges of the window, maybe cheaper."""
         return self
 
+    def mass(self, event, window):
+        """Share of the points of an event that fall into a box, whose ends may be infinite."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say which share of a cluster falls into a window: give it a method "
+            "mass(event, window)"
+        )
+
     def log_background(self, point, window):
         """Log density of a point that belongs to no cluster: uniform on the window."""
-        low, high = window[0], window[1]
-        inside = jnp.all((point >= low) & (point <= high))
-        return jnp.where(inside, -log_volume(window), -jnp.inf)
+        return jnp.where(contains(window, point), -log_volume(window), -jnp.inf)
 
     def sample_background(self, key, window):
         """A point that belongs to no cluster."""
@@ -67,17 +76,6 @@ class Cluster:
         """Log density of one more point, with statistics ``more``, given a cluster with ``statistics``."""
         both = jax.tree.map(jnp.add, statistics, more)
         return self.log_marginal(both, window) - self.log_marginal(statistics, window)
-
-
-def log_volume(window):
-    """Log of the length, area or volume of a window."""
-    return jnp.log(window[1] - window[0]).sum()
-
-
-def uniform_position(key, window):
-    """A place in a window."""
-    low, high = window[0], window[1]
-    return jax.random.uniform(key, jnp.shape(low), jnp.result_type(low, float), low, high)
 
 
 def log_normal_mass(low, high):

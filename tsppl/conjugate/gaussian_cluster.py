@@ -114,6 +114,10 @@ class GaussianCluster(Cluster):
         """Log density of a point given its cluster's centre."""
         return jax.scipy.stats.norm.logpdf(point, event.centre, self.scale).sum()
 
+    def mass(self, event, window):
+        """Share of the points of an event that fall into a box."""
+        return jnp.prod(normal_mass(*self._edges(event.centre, 1.0, window)))
+
     def _edges(self, mean, size, window):
         error = self.scale / jnp.sqrt(size)
         return (window[0] - mean) / error, (window[1] - mean) / error

@@ -9,6 +9,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import gammaln, multigammaln
 
 from tsppl.conjugate.cluster import Cluster, log_volume, uniform_position
+from tsppl.conjugate.gaussian_mass import correlated_normal_mass
 
 
 class SecondMomentStatistics(NamedTuple):
@@ -124,6 +125,10 @@ class GaussianInverseWishartCluster(Cluster):
     def log_density(self, point, event):
         """Log density of a point given its cluster's centre and covariance."""
         return jax.scipy.stats.multivariate_normal.logpdf(point, event.centre, event.covariance)
+
+    def mass(self, event, window):
+        """Share of the points of an event that fall into a box, in one or two dimensions."""
+        return correlated_normal_mass(event.centre, jnp.linalg.cholesky(event.covariance), window)
 
     def _posterior_root(self, statistics):
         scatter = statistics.outer - jnp.outer(statistics.total, statistics.total) / statistics.size

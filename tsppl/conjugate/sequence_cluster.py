@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import random
 from jax.scipy.special import logsumexp
 
-from tsppl.conjugate.cluster import Cluster, log_normal_mass, log_volume, uniform_position
+from tsppl.conjugate.cluster import Cluster, log_normal_mass, log_volume, normal_mass, uniform_position
 from tsppl.conjugate.gaussian_cluster import check_edges
 
 
@@ -182,6 +182,12 @@ class SequenceCluster(Cluster):
         mean = event.time + warp * self.offsets[event.type, neuron]
         log_density = jax.scipy.stats.norm.logpdf(point[0], mean, warp * self.widths[event.type, neuron])
         return log_density + jnp.log(self.neuron_probs[event.type, neuron])
+
+    def mass(self, event, window):
+        """Share of the spikes of a sequence that fall into a stretch of time."""
+        warp = self.warps[event.warp]
+        mean, width = event.time + warp * self.offsets[event.type], warp * self.widths[event.type]
+        return self.neuron_probs[event.type] @ normal_mass((window[0] - mean) / width, (window[1] - mean) / width)
 
     def _store(self, arrays):
         self.type_probs, self.neuron_probs, self.offsets, self.widths, *others = arrays

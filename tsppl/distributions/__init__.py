@@ -4,12 +4,16 @@ from tsppl.conjugate import (
     Cluster as Cluster,
     GaussianCluster as GaussianCluster,
     GaussianInverseWishartCluster as GaussianInverseWishartCluster,
+    Polygon as Polygon,
     SequenceCluster as SequenceCluster,
 )
 from tsppl.distributions import kl as kl
 from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM as AutoregressiveHMM
 from tsppl.distributions.gaussian_parameters import gaussian_parameters as gaussian_parameters
 from tsppl.distributions.hidden_markov import HiddenMarkov as HiddenMarkov
+from tsppl.distributions.inhomogeneous_poisson_process import (
+    InhomogeneousPoissonProcess as InhomogeneousPoissonProcess,
+)
 from tsppl.distributions.lag_coefficients import lag_coefficients as lag_coefficients, lag_weights as lag_weights
 from tsppl.distributions.linear_gaussian_chain import LinearGaussianChain as LinearGaussianChain
 from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM as LinearGaussianSSM
@@ -27,10 +31,18 @@ from tsppl.distributions.neyman_scott import (
     NeymanScott as NeymanScott,
     PointPattern as PointPattern,
 )
+from tsppl.distributions.neyman_scott_given_events import ClusterIntensity as ClusterIntensity
 from tsppl.distributions.neyman_scott_sites import (
     ClusteredPoints as ClusteredPoints,
     ClusterLabels as ClusterLabels,
     PointCount as PointCount,
+)
+from tsppl.distributions.point_process import PointProcess as PointProcess
+from tsppl.distributions.poisson_process import (
+    PiecewisePoissonProcess as PiecewisePoissonProcess,
+    PoissonLike as PoissonLike,
+    PoissonPoints as PoissonPoints,
+    PoissonProcess as PoissonProcess,
 )
 from tsppl.distributions.salt import SALT as SALT
 from tsppl.distributions.sequence import SequenceDistribution as SequenceDistribution

@@ -12,7 +12,11 @@ from jax.scipy.special import gammaln
 
 from tsppl import messages
 from tsppl.conjugate import Cluster
+from tsppl.conjugate.windows import Polygon, as_window, log_volume, overlap, same_window, volume, window_shape
+from tsppl.distributions.neyman_scott_given_events import ClusterIntensity
 from tsppl.distributions.neyman_scott_sites import ClusteredPoints, ClusterLabels, PointCount
+from tsppl.distributions.point_process import PointProcess
+from tsppl.distributions.poisson_process import PoissonLike
 
 
 class ExpectedCounts(NamedTuple):
@@ -36,7 +40,7 @@ class PointPattern(NamedTuple):
 
 @jax.tree_util.register_pytree_node_class
 class NeymanScott:
-    """A Poisson process of events, each of which makes a Poisson number of points around itself, on a uniform background.
+    """A Poisson process of events, each of which makes a Poisson number of points around itself, on a background.
 
     Places, amplitudes and shapes of events, and the events without a point, are integrated out; what stays explicit is
     which points belong together (Wang, Degleris, Williams and Linderman 2023, section 3). Given that, the density is
@@ -52,12 +56,15 @@ class NeymanScott:
         amplitude: ``numpyro.distributions.Gamma``, points expected of one event.
         cluster: how points lie around their event: :class:`GaussianCluster`, :class:`GaussianInverseWishartCluster`,
             :class:`SequenceCluster`, or another :class:`Cluster`.
-        background_rate: background points expected per unit of length, area or volume; positive.
-        window: lowest and highest place, ``(2,)`` in time, ``(2, D)`` for a box.
+        background_rate: background points expected per unit of length, area or volume, positive; or a process of places on
+            the same window, such as a :class:`PiecewisePoissonProcess`, where that rate varies. Marks are the cluster's.
+        window: where events and background points can be: lowest and highest place, ``(2,)`` in time, ``(2, D)`` for a
+            box; or a :class:`Polygon`, for clusters with edges ignored. Points of clusters fall outside of it too.
 
     Raises:
-        TypeError: if ``amplitude`` is no Gamma distribution or ``cluster`` no Cluster.
-        ValueError: on shapes that do not fit, or an empty window.
+        TypeError: if ``amplitude`` is no Gamma distribution, ``cluster`` no Cluster, ``background_rate`` no Poisson process.
+        ValueError: on shapes or windows that do not fit, or an empty window.
+        NotImplementedError: if the window is a polygon and the cluster's edges are not ignored.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
     >>> process = tsd.NeymanScott(0.4, dist.Gamma(2.0, 0.5), tsd.GaussianCluster(0.2), 0.4, (0.0, 5.0))
@@ -71,28 +78,31 @@ class NeymanScott:
             raise TypeError(f"amplitude is a {type(amplitude).__name__}; pass a numpyro.distributions.Gamma")
         if not isinstance(cluster, Cluster):
             raise TypeError(f"cluster is a {type(cluster).__name__}; pass a Cluster, such as GaussianCluster(scale)")
-        window = jnp.asarray(window, jnp.result_type(float))
-        if window.shape != (2,) + cluster.position_shape:
+        window = as_window(window)
+        if window_shape(window) != cluster.position_shape:
             raise ValueError(
-                f"window has shape {window.shape}; a {type(cluster).__name__} of this shape needs "
+                f"window has shape {(2,) + window_shape(window)}; a {type(cluster).__name__} of this shape needs "
                 f"{(2,) + cluster.position_shape}: the lowest and the highest place"
             )
-        for name, array in {"event_rate": event_rate, "background_rate": background_rate}.items():
-            if jnp.shape(array):
-                raise ValueError(f"{name} has shape {jnp.shape(array)}; it must be a number, the same everywhere")
+        if jnp.shape(event_rate):
+            raise ValueError(f"event_rate has shape {jnp.shape(event_rate)}; it must be a number, the same everywhere")
+        _check_background(background_rate, window)
+        if isinstance(window, Polygon) and getattr(cluster, "edges", None) != "ignored":
+            raise NotImplementedError(
+                "the centre of a cluster cannot be kept inside of a polygon in closed form: pass a cluster with "
+                'edges="ignored", or a box'
+            )
         if amplitude.batch_shape:
             raise ValueError(
                 f"amplitude has batch shape {amplitude.batch_shape}; all events have the same, of shape ()"
             )
-        if not isinstance(window, jax.core.Tracer) and not np.all(np.asarray(window[1] > window[0])):
-            raise ValueError(f"window {window.tolist()} is empty: pass the lowest place first, then the highest")
         self.event_rate, self.amplitude, self.cluster = event_rate, amplitude, cluster
         self.background_rate, self.window = background_rate, window
 
     @property
     def volume(self):
         """Length, area or volume of the window."""
-        return (self.window[1] - self.window[0]).prod()
+        return volume(self.window)
 
     @property
     def expected_events(self):
@@ -102,13 +112,35 @@ class NeymanScott:
     @property
     def expected_background(self):
         """Background points expected on the window."""
-        return self.background_rate * self.volume
+        return self.expected_background_in(None)
 
     @property
     def rates(self):
         """Events expected, concentration and rate of the amplitude, background points expected."""
         concentration, rate = self.amplitude.concentration, self.amplitude.rate
         return self.expected_events, concentration, rate, self.expected_background
+
+    def expected_background_in(self, window):
+        """Background points expected in an interval or box, whose ends may be infinite; in all if None."""
+        if isinstance(self.background_rate, PointProcess):
+            return self.background_rate.compensator(window)
+        return self.background_rate * (self.volume if window is None else overlap(self.window, window))
+
+    def log_background(self, points):
+        """Log density of each point, with its marks, if it belongs to no event: ``(N,)``."""
+        log_density = jax.vmap(self.cluster.log_background, (0, None))(points, self.window)
+        if not isinstance(self.background_rate, PointProcess):
+            return log_density
+        log_mean = jnp.log(self.expected_background) - log_volume(self.window)
+        return log_density + self.background_rate.log_intensity(self.cluster.positions(points)) - log_mean
+
+    def sample_background(self, key):
+        """Draw a point that belongs to no event."""
+        mark_key, place_key = random.split(key)
+        point = self.cluster.sample_background(mark_key, self.window)
+        if not isinstance(self.background_rate, PointProcess):
+            return point
+        return self.cluster.shifted(point, self.cluster.positions(point) - self.background_rate.sample_point(place_key))
 
     def expected_counts(self) -> ExpectedCounts:
         """Points, background points, events, and events with at least one point, expected on the window."""
@@ -165,7 +197,7 @@ class NeymanScott:
         events, concentration, rate, background = self.rates
         log_weight = messages.log_label_weight(labels, *self.rates)
         log_weight += events * jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate))) - background
-        log_density = messages.log_density_given_labels(self.cluster, labels, jnp.asarray(points), self.window)
+        log_density = self.points(labels).log_prob(jnp.asarray(points))
         return log_weight + log_density - gammaln(len(labels) + 1.0)
 
     def predictive_intensity(self, places, labels, points):
@@ -179,7 +211,8 @@ class NeymanScott:
             points: ``(N,)`` and the shape of a point.
         """
         arrays = jnp.asarray(labels), jnp.asarray(points), self.window, jnp.asarray(places)
-        return jnp.exp(messages.log_intensity_given_labels(self.cluster, *arrays, *self.rates))
+        log_background = self.log_background(jnp.asarray(places))
+        return jnp.exp(messages.log_intensity_given_labels(self.cluster, *arrays, *self.rates, log_background))
 
     def sample_events(self, key, labels, points):
         """Draw the events behind labelled points, and their amplitudes.
@@ -196,27 +229,42 @@ class NeymanScott:
         amplitudes = random.gamma(amplitude_key, concentration) / (self.amplitude.rate + 1)
         return jax.vmap(self.cluster.moved)(events, clusters.origins), amplitudes
 
-    def log_intensity_given_events(self, points, events, amplitudes):
-        """Log of points expected per unit of length, area or volume, given every event: one term for each point."""
+    def given_events(self, events, amplitudes) -> ClusterIntensity:
+        """The Poisson process of the points when every event and its amplitude is known.
 
-        def at(point):
-            near = jax.vmap(self.cluster.log_density, (None, 0))(point, events) + jnp.log(amplitudes)
-            background = jnp.log(self.expected_background) + self.cluster.log_background(point, self.window)
-            return jax.nn.logsumexp(jnp.append(near, background))
+        Args:
+            events: the events, with a leading axis ``(K,)``, as :meth:`simulate` gives them; also those without a point.
+            amplitudes: points expected of each, ``(K,)``; zero for a row that is no event.
 
-        return jax.lax.map(at, jnp.asarray(points))
+        >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
+        >>> process = tsd.NeymanScott(0.4, dist.Gamma(2.0, 0.5), tsd.GaussianCluster(0.2), 0.4, (0.0, 5.0))
+        >>> pattern = process.simulate(jax.random.key(0))
+        >>> given = process.given_events(pattern.events, pattern.amplitudes)
+        >>> given.residuals(pattern.points).shape == pattern.points.shape
+        True
+        """
+        return ClusterIntensity(self, events, amplitudes)
+
+    def background_prob(self, points, events, amplitudes):
+        """Probability that each point belongs to no event, given all events and amplitudes: ``(N,)``."""
+        return self.given_events(events, amplitudes).background_prob(points)
 
     def log_prob_given_events(self, points, events, amplitudes):
         """Log density of points, in the order given, when every event and its amplitude is known: Poisson.
 
-        Args:
-            points: ``(N,)`` and the shape of a point.
-            events: the events, with a leading axis ``(K,)``, as :meth:`simulate` gives them; also those without a point.
-            amplitudes: points expected of each, ``(K,)``.
+        Arguments as for :meth:`given_events`.
         """
-        log_intensity = self.log_intensity_given_events(points, events, amplitudes)
-        expected = self.expected_background + jnp.sum(amplitudes)
-        return log_intensity.sum() - expected - gammaln(len(points) + 1.0)
+        return self.given_events(events, amplitudes).log_prob(points)
+
+    def thinned(self, keep_prob):
+        """The process of the points that are left when each is kept with this probability: of the same kind.
+
+        Events are the same, and points expected of each, and of the background, ``keep_prob`` times as many.
+        """
+        amplitude = dist.Gamma(self.amplitude.concentration, self.amplitude.rate / keep_prob)
+        background = self.background_rate
+        background = background.thinned(keep_prob) if isinstance(background, PointProcess) else background * keep_prob
+        return NeymanScott(self.event_rate, amplitude, self.cluster, background, self.window)
 
     def simulate(self, key) -> PointPattern:
         """Draw a whole pattern, sorted by (the first coordinate of) its places. Outside of ``jit``: its size is random.
@@ -237,7 +285,7 @@ class NeymanScott:
         chosen = jax.tree.map(lambda array: array[own], events)
         clustered = jax.vmap(self.cluster.sample_point)(random.split(keys[4], len(own)), chosen)
         background_keys = random.split(random.fold_in(keys[5], 1), num_background)
-        alone = jax.vmap(self.cluster.sample_background, (0, None))(background_keys, self.window)
+        alone = jax.vmap(self.sample_background)(background_keys)
 
         points = jnp.concatenate([clustered, alone])
         own = np.concatenate([own, np.full(num_background, -1)]).astype(np.int32)
@@ -262,3 +310,18 @@ class NeymanScott:
         process = object.__new__(cls)
         process.event_rate, process.amplitude, process.cluster, process.background_rate, process.window = children
         return process
+
+
+def _check_background(background_rate, window):
+    """Raise unless it is a number, or a Poisson process of places on the window."""
+    if not isinstance(background_rate, PointProcess):
+        if jnp.shape(background_rate):
+            raise ValueError(
+                f"background_rate has shape {jnp.shape(background_rate)}; it must be a number, the same everywhere, or a "
+                "process such as PiecewisePoissonProcess(rates, edges)"
+            )
+        return
+    if not isinstance(background_rate, PoissonLike):
+        raise TypeError(f"background_rate is a {type(background_rate).__name__}; pass a number or a Poisson process")
+    if not same_window(background_rate.window, window):
+        raise ValueError("background_rate has another window than the process: give both the same")

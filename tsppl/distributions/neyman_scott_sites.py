@@ -163,7 +163,7 @@ class ClusteredPoints(Distribution):
             events = jax.vmap(cluster.sample_event, (0, None))(random.split(event_key, num_points), window)
             own = jax.tree.map(lambda array: array[jnp.maximum(self.labels, 0)], events)
             clustered = jax.vmap(cluster.sample_point)(random.split(point_key, num_points), own)
-            alone = jax.vmap(cluster.sample_background, (0, None))(random.split(background_key, num_points), window)
+            alone = jax.vmap(self.process.sample_background)(random.split(background_key, num_points))
             is_background = (self.labels < 0).reshape((-1,) + (1,) * (clustered.ndim - 1))
             return jnp.where(is_background, alone, clustered)
 
@@ -176,7 +176,9 @@ class ClusteredPoints(Distribution):
         lead = value.shape[: value.ndim - len(self.event_shape)]
 
         def one(points):
-            return messages.log_density_given_labels(self.process.cluster, self.labels, points, self.process.window)
+            cluster, window = self.process.cluster, self.process.window
+            log_background = self.process.log_background(points)
+            return messages.log_density_given_labels(cluster, self.labels, points, window, log_background)
 
         flat = jax.vmap(one)(value.reshape((-1,) + self.event_shape)) if lead else one(value)
         return flat.reshape(lead)

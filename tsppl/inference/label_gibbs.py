@@ -13,6 +13,7 @@ from numpyro.infer import init_to_sample
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 
+from tsppl.conjugate.windows import bounds
 from tsppl.distributions import ClusteredPoints, ClusterLabels
 from tsppl.distributions.shapes import is_concrete
 from tsppl.inference.conjugacy import exactly, in_double
@@ -185,10 +186,11 @@ class LabelGibbs(MCMCKernel):
         arguments = process.cluster, labels, points, process.window, process.rates
         if len(labels) == 0:
             return labels, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        log_background = process.log_background(points)
         if self._layout is None:
-            swept = sweep_labels(sweep_key, *arguments, max_clusters=self._max_clusters)
+            swept = sweep_labels(sweep_key, *arguments, log_background=log_background, max_clusters=self._max_clusters)
         else:
-            swept = sweep_labels_chunked(sweep_key, *arguments, layout=self._layout)
+            swept = sweep_labels_chunked(sweep_key, *arguments, log_background=log_background, layout=self._layout)
 
         def propose(labels, key):
             moved = split_or_merge(key, process.cluster, labels, points, process.window, process.rates)
@@ -304,7 +306,7 @@ def neighbouring_labels(process, points):
     positions = process.cluster.positions(points).reshape(len(points), -1)
     dims = positions.shape[1]
     cell = (4 * process.event_rate) ** (-1 / dims) * jnp.ones(dims)
-    places = jnp.floor((positions - jnp.atleast_1d(process.window[0])) / cell).astype(jnp.int32)
+    places = jnp.floor((positions - jnp.atleast_1d(bounds(process.window)[0])) / cell).astype(jnp.int32)
     order = jnp.lexsort(places.T)
     changes = jnp.any(jnp.diff(places[order], axis=0) != 0, axis=1)
     numbers = jnp.zeros(len(points), jnp.int32).at[order].set(jnp.cumsum(jnp.append(False, changes), dtype=jnp.int32))

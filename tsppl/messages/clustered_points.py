@@ -45,24 +45,35 @@ def clusters_of_labels(cluster, labels, points, window) -> Clusters:
     return Clusters(jax.tree.map(fill, sums, own), occupied, origins, relative)
 
 
-def log_density_given_labels(cluster, labels, points, window):
-    """Log density of points given their labels: one term for each cluster and one for each background point."""
+def log_density_given_labels(cluster, labels, points, window, log_background=None):
+    """Log density of points given their labels: one term for each cluster and one for each background point.
+
+    Args:
+        cluster, labels, points, window: as in :func:`clusters_of_labels`.
+        log_background: log density of each point in the background, ``(N,)``; uniform on the window if None.
+    """
     if len(labels) == 0:
         return jnp.zeros((), points.dtype)
     clusters = clusters_of_labels(cluster, labels, points, window)
+    if log_background is None:
+        log_background = jax.vmap(cluster.log_background, (0, None))(points, window)
     of_clusters = jax.vmap(cluster.log_marginal)(clusters.statistics, clusters.window)
-    of_points = jax.vmap(cluster.log_background, (0, None))(points, window)
-    return jnp.where(clusters.occupied, of_clusters, 0.0).sum() + jnp.where(labels < 0, of_points, 0.0).sum()
+    return jnp.where(clusters.occupied, of_clusters, 0.0).sum() + jnp.where(labels < 0, log_background, 0.0).sum()
 
 
-def log_intensity_given_labels(cluster, labels, points, window, places, events, concentration, rate, background):
+def log_intensity_given_labels(
+    cluster, labels, points, window, places, events, concentration, rate, background, log_background=None
+):
     """Log of the intensity of one more point at each of ``places``, given points and labels (Papangelou intensity).
 
     Args:
         cluster, labels, points, window: as in :func:`clusters_of_labels`.
         places: ``(P,)`` and the shape of a point.
         events, concentration, rate, background: as in :func:`tsppl.messages.log_count_prob`.
+        log_background: log density of each of ``places`` in the background, ``(P,)``; uniform on the window if None.
     """
+    if log_background is None:
+        log_background = jax.vmap(cluster.log_background, (0, None))(places, window)
     log_one = jnp.log(events) + jnp.log(concentration) + concentration * jnp.log(rate)
     log_new = log_one - (concentration + 1) * jnp.log1p(rate)
     if len(labels):
@@ -70,17 +81,19 @@ def log_intensity_given_labels(cluster, labels, points, window, places, events, 
         log_size = jnp.log(concentration + clusters.statistics.size) - jnp.log1p(rate)
         log_size = jnp.where(clusters.occupied, log_size, -jnp.inf)
 
-    def at(place):
+    def at(place_and_background):
+        place, log_alone = place_and_background
+
         def joining(statistics, origin, seen):
             more = cluster.point_statistics(cluster.shifted(place, origin))
             return cluster.log_predictive(statistics, more, seen)
 
         position = cluster.positions(place)
         alone = cluster.log_marginal(cluster.point_statistics(cluster.shifted(place, position)), window - position)
-        terms = [log_new + alone, jnp.log(background) + cluster.log_background(place, window)]
+        terms = [log_new + alone, jnp.log(background) + log_alone]
         if len(labels):
             joined = jax.vmap(joining)(clusters.statistics, clusters.origins, clusters.window)
             terms.append(jax.nn.logsumexp(log_size + joined))
         return jax.nn.logsumexp(jnp.stack(terms))
 
-    return jax.lax.map(at, places)
+    return jax.lax.map(at, (places, log_background))

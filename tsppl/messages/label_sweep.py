@@ -36,7 +36,7 @@ def move_weights(events, concentration, rate, background) -> MoveWeights:
     return MoveWeights(new, jnp.log1p(rate) + jnp.log(background), jnp.asarray(concentration))
 
 
-def sweep_labels(key, cluster, labels, points, window, rates, *, max_clusters=None) -> Sweep:
+def sweep_labels(key, cluster, labels, points, window, rates, *, log_background=None, max_clusters=None) -> Sweep:
     """Draw the label of every point given all others, in random order.
 
     Sums are relative to the first point: in single precision, a window should not be longer than some thousand widths of a
@@ -48,6 +48,7 @@ def sweep_labels(key, cluster, labels, points, window, rates, *, max_clusters=No
         points: ``(N,)`` and the shape of a point.
         window: ``(2,)`` and the shape of a place.
         rates: events expected, concentration and rate of amplitudes, background points expected.
+        log_background: log density of each point in the background, ``(N,)``; uniform on the window if None.
         max_clusters: number of slots; ``N`` if None, which no sweep can exceed. A point that finds none free cannot open a
             cluster, which ``overflow`` counts: then the sweep is one of the posterior given no more clusters than that. So it
             does points of further clusters in ``labels``, which go to the background.
@@ -59,7 +60,9 @@ def sweep_labels(key, cluster, labels, points, window, rates, *, max_clusters=No
     relative, seen = jax.vmap(cluster.shifted, (0, None))(points, origin), window - origin
     singles = jax.vmap(cluster.point_statistics)(relative)
     alone = weights.new + jax.vmap(cluster.log_marginal, (0, None))(singles, seen)
-    apart = weights.background + jax.vmap(cluster.log_background, (0, None))(points, window)
+    if log_background is None:
+        log_background = jax.vmap(cluster.log_background, (0, None))(points, window)
+    apart = weights.background + log_background
     labels = labels.astype(jnp.int32)
     unfit = labels >= num_slots
     labels = jnp.where(unfit, -1, labels)

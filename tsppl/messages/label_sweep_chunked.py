@@ -67,7 +67,9 @@ def chunk_layout(times, reach, *, reaches_per_chunk=4.0, num_slots=32) -> ChunkL
     return ChunkLayout(num_chunks, int(most.max(initial=1)), int(num_slots), width, float(reach))
 
 
-def sweep_labels_chunked(key, cluster, labels, points, window, rates, *, layout: ChunkLayout) -> Sweep:
+def sweep_labels_chunked(
+    key, cluster, labels, points, window, rates, *, layout: ChunkLayout, log_background=None
+) -> Sweep:
     """Draw the label of every point given all others, chunks side by side.
 
     Args:
@@ -77,6 +79,7 @@ def sweep_labels_chunked(key, cluster, labels, points, window, rates, *, layout:
         window: ``(2,)``.
         rates: events expected, concentration and rate of amplitudes, background points expected.
         layout: of :func:`chunk_layout`.
+        log_background: log density of each point in the background, ``(N,)``; uniform on the window if None.
 
     Returns:
         Labels, and how often something did not fit in: a cluster that a point could have opened, a cluster that a chunk should
@@ -88,11 +91,13 @@ def sweep_labels_chunked(key, cluster, labels, points, window, rates, *, layout:
     times, labels = cluster.positions(points), labels.astype(jnp.int32)
     weights = move_weights(*rates)
 
-    def alone_and_apart(point, position):
-        alone = cluster.log_marginal(cluster.point_statistics(cluster.shifted(point, position)), window - position)
-        return weights.new + alone, weights.background + cluster.log_background(point, window)
+    if log_background is None:
+        log_background = jax.vmap(cluster.log_background, (0, None))(points, window)
 
-    choices = jax.vmap(alone_and_apart)(points, times)
+    def alone(point, position):
+        return cluster.log_marginal(cluster.point_statistics(cluster.shifted(point, position)), window - position)
+
+    choices = weights.new + jax.vmap(alone)(points, times), weights.background + log_background
     begin = times[0] - 2 * layout.width * random.uniform(shift_key, (), times.dtype)
 
     def sweep_colour(labels, colour_and_key):
