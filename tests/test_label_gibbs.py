@@ -33,6 +33,11 @@ PLANE = np.array([[0.2, 0.3], [0.25, 0.35], [0.3, 0.2], [0.8, 0.7], [0.85, 0.9]]
 UNIT = jnp.array([[0.0, 0.0], [1.0, 1.0]])
 CASES = {
     "line": (TIMES, POINTS),
+    "Dirichlet process": (
+        tsd.NeymanScott.dirichlet_process(1.5, tsd.GaussianCluster(0.2), WINDOW, background_rate=0.4, rate=0.7),
+        POINTS,
+    ),
+    "no background": (tsd.NeymanScott.dirichlet_process(1.5, tsd.GaussianCluster(0.2), WINDOW), POINTS),
     "sequence": (tsd.NeymanScott(0.4, AMPLITUDE, SEQUENCE, 0.4, WINDOW), SPIKES),
     "plane": (tsd.NeymanScott(2.0, AMPLITUDE, tsd.GaussianCluster(jnp.array([0.1, 0.2])), 2.0, UNIT), PLANE),
     "unknown shape": (
@@ -91,7 +96,9 @@ def mixed(key, process, labels, points, num_moves=3):
 
 @pytest.mark.parametrize(
     ("name", "update"),
-    [(name, update) for name in CASES for update in (serial, mixed)] + [("line", chunked), ("sequence", chunked)],
+    [(name, serial) for name in CASES]
+    + [(name, mixed) for name in CASES if name != "Dirichlet process"]
+    + [("line", chunked), ("sequence", chunked), ("no background", chunked)],
 )
 @pytest.mark.slow
 def test_draws_have_the_exact_posterior(name, update):
