@@ -1,8 +1,9 @@
-"""Small classical series, as NumPy arrays, and series that other packages ship."""
+"""Small classical series, as NumPy arrays, series that other packages ship, and point patterns that are downloaded."""
 
 from tsppl.datasets.classical import (
     earthquakes as earthquakes,
     hamilton_gnp as hamilton_gnp,
     nile as nile,
 )
+from tsppl.datasets.fetched import redwood as redwood, songbird_spikes as songbird_spikes
 from tsppl.datasets.packaged import basic_motions as basic_motions, macrodata as macrodata
