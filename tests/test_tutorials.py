@@ -1,5 +1,6 @@
 """Every tutorial runs from beginning to end, as a user runs it, and shows what it promises."""
 
+import os
 import re
 import subprocess
 import sys
@@ -66,3 +67,20 @@ def test_macroeconomic_ranks_needs_few_weights_where_free_ones_fail(tmp_path):
     assert ": stable" in printed
     assert is_figure(tmp_path / "macroeconomic_ranks.png")
     assert is_figure(tmp_path / "macroeconomic_responses.png")
+
+
+@pytest.mark.slow
+def test_redwood_counts_parents_and_a_dirichlet_process_counts_more(tmp_path):
+    if "TSPPL_DATA" not in os.environ:
+        pytest.skip("its data are fetched, or read from the folder TSPPL_DATA")
+    printed = run_tutorial("redwood.py", tmp_path, "--quick")
+    medians = dict(re.findall(r"(\w+): median ([\d.]+)", printed))
+    assert float(medians["event_rate"]) == pytest.approx(22, abs=7)
+    assert float(medians["mean_size"]) == pytest.approx(2.8, abs=0.9)
+    assert float(medians["width"]) == pytest.approx(0.036, abs=0.01)
+    assert 16 < float(re.search(r"parents with seedlings: mean ([\d.]+)", printed)[1]) < 27
+    rows = {name: float(count) for name, count in re.findall(r"^ +0 +(\D+?) +([\d.]+) +[\d.]+$", printed, re.M)}
+    assert rows["Neyman-Scott"] == pytest.approx(rows["truth"], abs=1.5)
+    assert rows["its Dirichlet-process limit"] > 2 * rows["truth"]
+    assert rows["Dirichlet process, learned"] > rows["Neyman-Scott"] + 0.5
+    assert is_figure(tmp_path / "redwood.png")
