@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
-from scipy import stats
+from scipy import integrate, stats
 from scipy.special import logsumexp
 
 import tsppl.distributions as tsd
@@ -23,6 +23,7 @@ SEQUENCE = {
     "warp_probs": jnp.array([0.2, 0.5, 0.3]),
 }
 SPIKES = np.array([[0.1, 1.0], [0.02, 0.0], [0.3, 2.0], [0.25, 1.0]])
+DOCUMENTS = np.array([[0.1, 1.0, 2.0, 0.0, 1.0], [0.3, 1.0, 0.0, 0.0, 3.0], [0.25, 0.0, 1.0, 1.0, 0.0]])
 FAMILIES = {
     "line": (tsd.GaussianCluster(0.2), np.array([0.05, 0.21, 0.3, -0.1]), LINE),
     "line, edges ignored": (tsd.GaussianCluster(0.2, edges="ignored"), np.array([0.05, 0.21, 0.3, 0.1]), LINE),
@@ -37,6 +38,11 @@ FAMILIES = {
         SQUARE,
     ),
     "sequence": (tsd.SequenceCluster(**SEQUENCE), SPIKES, LINE),
+    "documents": (
+        tsd.DocumentCluster(0.2, jnp.array([0.5, 1.2]), jnp.array([0.3, 0.8, 2.0]), mean_length=3.0),
+        DOCUMENTS,
+        LINE,
+    ),
     "sequence, edges ignored": (tsd.SequenceCluster(**SEQUENCE, edges="ignored"), SPIKES, LINE),
 }
 
@@ -135,8 +141,34 @@ def test_sequence_marginal_by_integration(edges):
     assert_allclose(found, np.log(total), rtol=1e-5)
 
 
+def test_document_marginal_by_integration():
+    """Times, sources and words apart, with the coefficients of the multinomial distribution; documents sum to one."""
+    cluster = tsd.DocumentCluster(0.2, jnp.array([0.5, 1.2]), jnp.array([2.0, 1.3]), mean_length=1.5)
+    documents = np.array([[0.1, 1.0, 2.0, 1.0], [0.3, 1.0, 0.0, 3.0], [0.25, 0.0, 1.0, 0.0]])
+    words = documents[:, 2:].astype(int)
+
+    def density_of_words(prob):
+        return np.prod([stats.multinomial.pmf(row, row.sum(), [prob, 1 - prob]) for row in words])
+
+    of_words = integrate.quad(lambda prob: stats.beta(2.0, 1.3).pdf(prob) * density_of_words(prob), 0, 1)[0]
+    of_sources = integrate.quad(lambda prob: stats.beta(0.5, 1.2).pdf(prob) * prob * (1 - prob) ** 2, 0, 1)[0]
+    lengths = stats.poisson(1.5).pmf(words.sum(1)).prod()
+    of_times = log_marginal(cluster.times, documents[:, 0], LINE)
+    expected = of_times + np.log(of_words * of_sources * lengths)
+    assert_allclose(log_marginal(cluster, documents, LINE), expected, rtol=1e-6)
+
+    every = np.array([[1.0, source, *words] for source in (0, 1) for words in np.ndindex(15, 15)])
+    singles = jax.jit(jax.vmap(lambda one: cluster.log_marginal(cluster.point_statistics(one), LINE)))(every)
+    apart = jax.jit(jax.vmap(lambda one: cluster.log_background(one, LINE)))(every)
+    event = cluster.sample_event(random.key(0), LINE)
+    given = jax.jit(jax.vmap(cluster.log_density, (0, None)))(every, event)
+    of_time = stats.norm.pdf(1.0, event.time, 0.2)
+    assert_allclose(jnp.exp(jnp.stack([singles, apart])).sum(1), jnp.array([0.5, 0.5]), rtol=1e-6)
+    assert_allclose(jnp.exp(given).sum(), of_time, rtol=1e-6)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["line", "plane", "sequence"])
+@pytest.mark.parametrize("name", ["line", "plane", "sequence", "documents"])
 def test_events_given_points_have_the_density_of_bayes_rule(name):
     """``p(event | points) p(points) = p(event) p(points | event)``, so the mean of 1 / p(points | event) over draws given
     the points is 1 / p(points); and points drawn from the prior have the mean density that the marginal says."""
@@ -220,6 +252,12 @@ def test_normal_mass_in_the_tails():
             r"scale_matrix has shape \(2,\); it must be \(D, D\)",
         ),
         (lambda: tsd.GaussianInverseWishartCluster(jnp.ones(2), jnp.eye(2)), r"concentration has shape \(2,\)"),
+        (
+            lambda: tsd.DocumentCluster(
+                0.1, jnp.ones(2), jnp.ones(3), mean_length=1.0, background_word_probs=jnp.ones(2)
+            ),
+            r"background_word_probs has shape \(2,\) and word_concentration \(3,\)",
+        ),
         (
             lambda: tsd.SequenceCluster(jnp.ones(1), jnp.ones((1, 3)), jnp.ones((1, 2)), jnp.ones((1, 3))),
             r"offsets has shape \(1, 2\)",

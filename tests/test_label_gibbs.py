@@ -29,11 +29,19 @@ SEQUENCE = tsd.SequenceCluster(
     jnp.full((2, 3), 0.1),
     warps=jnp.array([0.8, 1.3]),
 )
+DOCUMENT = tsd.DocumentCluster(0.1, jnp.array([0.5, 1.2]), jnp.array([0.3, 0.8]), mean_length=3.0)
+DOCUMENTS = np.array([[0.5, 0, 3, 0], [0.62, 0, 2, 1], [0.7, 1, 0, 4], [1.5, 1, 1, 3], [1.6, 0, 2, 2]], float)
 PLANE = np.array([[0.2, 0.3], [0.25, 0.35], [0.3, 0.2], [0.8, 0.7], [0.85, 0.9]])
 UNIT = jnp.array([[0.0, 0.0], [1.0, 1.0]])
 CASES = {
     "line": (TIMES, POINTS),
+    "Dirichlet process": (
+        tsd.NeymanScott.dirichlet_process(1.5, tsd.GaussianCluster(0.2), WINDOW, background_rate=0.4, rate=0.7),
+        POINTS,
+    ),
+    "no background": (tsd.NeymanScott.dirichlet_process(1.5, tsd.GaussianCluster(0.2), WINDOW), POINTS),
     "sequence": (tsd.NeymanScott(0.4, AMPLITUDE, SEQUENCE, 0.4, WINDOW), SPIKES),
+    "documents": (tsd.NeymanScott(0.4, AMPLITUDE, DOCUMENT, 0.4, WINDOW), DOCUMENTS),
     "plane": (tsd.NeymanScott(2.0, AMPLITUDE, tsd.GaussianCluster(jnp.array([0.1, 0.2])), 2.0, UNIT), PLANE),
     "unknown shape": (
         tsd.NeymanScott(2.0, AMPLITUDE, tsd.GaussianInverseWishartCluster(5.0, 0.03 * jnp.eye(2)), 2.0, UNIT),
@@ -91,7 +99,9 @@ def mixed(key, process, labels, points, num_moves=3):
 
 @pytest.mark.parametrize(
     ("name", "update"),
-    [(name, update) for name in CASES for update in (serial, mixed)] + [("line", chunked), ("sequence", chunked)],
+    [(name, serial) for name in CASES]
+    + [(name, mixed) for name in CASES if name not in ("Dirichlet process", "documents")]
+    + [("line", chunked), ("sequence", chunked), ("no background", chunked)],
 )
 @pytest.mark.slow
 def test_draws_have_the_exact_posterior(name, update):

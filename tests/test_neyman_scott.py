@@ -104,20 +104,79 @@ def test_labels_given_the_count_are_a_distribution():
         assert bool(process().labels(num_points).support(labels).all())
 
 
-def test_labels_of_many_small_events_follow_the_chinese_restaurant_process():
-    """The limit of a Dirichlet process: concentration to zero, with as many more events (Wang et al. 2023, section 3.3)."""
-    labels, strength, concentration = np.array(list(reference.all_labels(5))), 1.5, 1e-6
-    labels = labels[(labels >= 0).all(1)]
-    model = tsd.NeymanScott(
-        strength / concentration / 5.0, dist.Gamma(concentration, 0.5), tsd.GaussianCluster(0.2), 1e-9, WINDOW
-    )
-    found = jnp.exp(jax.jit(model.labels(5).log_prob)(jnp.asarray(labels)))
-    expected = []
+def restaurant_probs(labels, concentration):
+    """Of seatings of customers in turn (Blackwell and MacQueen 1973)."""
+    probs = []
     for row in labels:
-        sizes = np.bincount(row)
-        seats = len(sizes) * np.log(strength) + gammaln(sizes).sum()
-        expected.append(np.exp(seats - np.log(strength + np.arange(5)).sum()))
-    assert_allclose(found, np.array(expected), rtol=1e-4)
+        prob = 1.0
+        for customer, table in enumerate(row):
+            others = np.sum(row[:customer] == table)
+            prob *= (others if others else concentration) / (concentration + customer)
+        probs.append(prob)
+    return np.array(probs)
+
+
+def test_labels_of_a_dirichlet_process_follow_the_chinese_restaurant():
+    """Without a background, whatever the rate; and it is where ever smaller events lead to."""
+    labels, concentration, rate = np.array(list(reference.all_labels(5))), 1.5, 0.7
+    limit = tsd.NeymanScott.dirichlet_process(concentration, tsd.GaussianCluster(0.2), WINDOW, rate=rate)
+    found = np.exp(np.asarray(jax.jit(limit.labels(5).log_prob)(jnp.asarray(labels))))
+    clustered = (labels >= 0).all(1)
+    assert_allclose(found[clustered], restaurant_probs(labels[clustered], concentration))
+    assert (found[~clustered] == 0).all()
+    small = tsd.NeymanScott(concentration / 1e-6 / 5.0, dist.Gamma(1e-6, rate), tsd.GaussianCluster(0.2), 1e-9, WINDOW)
+    assert_allclose(np.exp(small.labels(5).log_prob(jnp.asarray(labels[clustered]))), found[clustered], rtol=1e-4)
+
+
+def test_points_of_a_dirichlet_process_are_negative_binomial():
+    """Beside a Poisson number in the background; in single precision too."""
+    counts = np.arange(60)
+    clustered = stats.nbinom(1.5, 0.7 / 1.7).pmf(counts)
+    found = jax.jit(jax.vmap(partial(log_count_prob, largest=60), (0, None, None, None, None)))
+    for background, expected in [(0.0, clustered), (0.4, np.convolve(clustered, stats.poisson(2.0).pmf(counts))[:60])]:
+        process = tsd.NeymanScott.dirichlet_process(
+            1.5, tsd.GaussianCluster(0.2), WINDOW, background_rate=background, rate=0.7
+        )
+        for dtype, tolerance in [(jnp.float64, 1e-9), (jnp.float32, 2e-5)]:
+            rates = [jnp.asarray(rate, dtype) for rate in process.rates]
+            log_probs = found(counts, *rates)
+            assert log_probs.dtype == dtype
+            assert_allclose(jnp.exp(log_probs), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.slow
+def test_draws_of_a_dirichlet_process():
+    """Counts, numbers of clusters given the count, whole patterns; the joint density is finite and has a gradient."""
+    process = tsd.NeymanScott.dirichlet_process(3.0, tsd.GaussianCluster(0.01), (0.0, 50.0), rate=0.1)
+    counts = np.asarray(process.count().sample(random.key(0), (20_000,)))
+    law = stats.nbinom(3.0, 0.1 / 1.1)
+    edges = law.ppf(np.arange(1, 20) / 20)
+    observed = np.bincount(np.searchsorted(edges, counts), minlength=20)
+    probs = np.diff(np.concatenate([[0.0], law.cdf(edges), [1.0]]))
+    assert stats.chisquare(observed, 20_000 * probs).pvalue > 1e-3
+
+    labels = np.asarray(process.labels(40).sample(random.key(1), (4000,)))
+    assert labels.min() == 0
+    shares = 3.0 / (3.0 + np.arange(40))
+    spread = np.sqrt(np.sum(shares * (1 - shares)) / 4000)
+    assert abs((labels.max(1) + 1).mean() - shares.sum()) < 4.5 * spread
+    assert abs((labels[:, 0] == labels[:, 1]).mean() - 0.25) < 4.5 * np.sqrt(0.25 * 0.75 / 4000)
+
+    pattern = process.simulate(random.key(2))
+    assert len(pattern.amplitudes) == len(pattern.events.centre) == int(pattern.labels.max()) + 1
+    away = pattern.points - pattern.events.centre[pattern.labels]
+    assert float(jnp.abs(away).max()) < 0.06
+
+    def joint(concentration, background_rate):
+        model = tsd.NeymanScott.dirichlet_process(
+            concentration, tsd.GaussianCluster(0.2), WINDOW, background_rate=background_rate
+        )
+        return model.log_joint(jnp.array([0, 0, 0, 1, 1, 2]), POINTS)
+
+    step = 1e-5
+    slope = (joint(1.5 + step, 0.0) - joint(1.5 - step, 0.0)) / (2 * step)
+    assert_allclose(jax.grad(joint)(1.5, 0.0), slope, rtol=1e-6)
+    assert np.isfinite(jax.grad(joint, 1)(1.5, 0.4))
 
 
 def test_the_sites_sum_to_the_joint():

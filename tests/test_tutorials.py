@@ -21,6 +21,14 @@ def run_tutorial(name, folder, *arguments):
     return run.stdout
 
 
+def need_data(name, monkeypatch):
+    """Read a file that is otherwise downloaded from the folder TSPPL_DATA, or one beside the repository; skip without."""
+    folder = Path(os.environ.get("TSPPL_DATA") or TUTORIALS.parent.parent / "shared" / "data")
+    if not list(folder.glob(f"**/{name}")):
+        pytest.skip(f"{name} is not at hand: name its folder in TSPPL_DATA")
+    monkeypatch.setenv("TSPPL_DATA", str(folder))
+
+
 def is_figure(path):
     return path.stat().st_size > 20_000
 
@@ -72,11 +80,7 @@ def test_macroeconomic_ranks_needs_few_weights_where_free_ones_fail(tmp_path):
 @pytest.mark.slow
 def test_songbird_finds_two_types_of_sequences_in_the_order_of_the_file(tmp_path, monkeypatch):
     """Neurons come in random order; the file's order is that of another method, which found the same sequences."""
-    shared = TUTORIALS.parent.parent / "shared" / "data"
-    folder = Path(os.environ.get("TSPPL_DATA") or shared)
-    if not list(folder.glob("**/songbird_spikes.txt")):
-        pytest.skip("songbird_spikes.txt is not at hand: name its folder in TSPPL_DATA")
-    monkeypatch.setenv("TSPPL_DATA", str(folder))
+    need_data("songbird_spikes.txt", monkeypatch)
     printed = run_tutorial("songbird.py", tmp_path, "--quick")
     assert "3336 spikes of 75 neurons in 22.2 seconds" in printed
     numbers = [float(number) for number in re.findall(r"type \d: ([\d.]+) sequences", printed)]
@@ -88,3 +92,19 @@ def test_songbird_finds_two_types_of_sequences_in_the_order_of_the_file(tmp_path
     assert 200 < float(re.search(r"background: (\d+) spikes", printed)[1]) < 1200
     assert "missing slots: 0" in printed
     assert is_figure(tmp_path / "songbird.png")
+
+
+@pytest.mark.slow
+def test_redwood_counts_parents_and_a_dirichlet_process_counts_more(tmp_path, monkeypatch):
+    need_data("redwood.csv", monkeypatch)
+    printed = run_tutorial("redwood.py", tmp_path, "--quick")
+    medians = dict(re.findall(r"(\w+): median ([\d.]+)", printed))
+    assert float(medians["event_rate"]) == pytest.approx(22, abs=7)
+    assert float(medians["mean_size"]) == pytest.approx(2.8, abs=0.9)
+    assert float(medians["width"]) == pytest.approx(0.036, abs=0.01)
+    assert 16 < float(re.search(r"parents with seedlings: mean ([\d.]+)", printed)[1]) < 27
+    rows = {name: float(count) for name, count in re.findall(r"^ +0 +(\D+?) +([\d.]+) +[\d.]+$", printed, re.M)}
+    assert rows["Neyman-Scott"] == pytest.approx(rows["truth"], abs=1.5)
+    assert rows["its Dirichlet-process limit"] > 2 * rows["truth"]
+    assert rows["Dirichlet process, learned"] > rows["Neyman-Scott"] + 0.5
+    assert is_figure(tmp_path / "redwood.png")

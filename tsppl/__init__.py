@@ -1,6 +1,13 @@
 """Probabilistic time series and point processes for NumPyro."""
 
 from tsppl import datasets as datasets, distributions as distributions, inference as inference, messages as messages
+from tsppl.clusters import (
+    co_assignment as co_assignment,
+    least_squares_labels as least_squares_labels,
+    match_events as match_events,
+    posterior_events as posterior_events,
+    posterior_intensity as posterior_intensity,
+)
 from tsppl.cpu import configure_cpu as configure_cpu
 from tsppl.export import to_arviz as to_arviz
 from tsppl.forecast import complete as complete, forecast as forecast

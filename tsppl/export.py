@@ -6,6 +6,7 @@ import xarray as xr
 from jax import random
 from numpyro.infer import MCMC
 
+from tsppl.clusters import cluster_sites, draw_events
 from tsppl.draws import LARGE_BYTES, as_draws, is_tree, model_and_arguments, raw_draws
 from tsppl.latents import draw_latents
 from tsppl.scoring import observed_sites, pointwise_terms
@@ -44,7 +45,10 @@ def to_arviz(
     Returns:
         ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (ArviZ 1.x) with the groups
 
-        - ``posterior``: the draws, and ``<site>_states``, ``<site>_trajectory`` unless these take more than 1 GiB;
+        - ``posterior``: the draws, and ``<site>_states``, ``<site>_trajectory`` unless these take more than 1 GiB; for the
+          points of a Neyman-Scott process ``<site>_num_clusters``, ``<site>_num_background``, and, sorted by place and NaN
+          after the last of a draw, ``<site>_event_size``, ``<site>_event_amplitude`` and so on
+          (:func:`tsppl.posterior_events`, which also tells the row of each point; ``<site>_labels`` are as drawn);
         - ``sample_stats``: diagnostics, those of Gibbs blocks under the last part of their name;
         - ``log_likelihood``: left-out terms of the scored steps, on the flat dimension ``<site>_obs`` with sequence and
           time as coordinates. Sites without exact terms are absent, and so is every site of a model with an explicit
@@ -84,9 +88,13 @@ def to_arviz(
         sites = sequence_sites(trace)
         for name, site in sites.items():
             names.add_sequence(name, site)
+        clusters = cluster_sites(trace)
+        for name, site in clusters.items():
+            names.add_points(name, site)
         posterior = _posterior(mcmc_or_draws, draws)
         if latents:
             posterior |= _latents(latents_key, model, draws, args, kwargs, sites, names, batch_size)
+            posterior |= _events(latents_key, model, draws, args, kwargs, clusters, names, batch_size)
         groups["posterior"] = names.dataset(posterior)
         terms, notes = _pointwise(model, draws, args, kwargs, trace, sites, batch_size)
         groups["posterior"].attrs.update(notes)
@@ -133,6 +141,12 @@ class _AxisNames:
         given = self.dims.get(name, [])
         axes = zip(preferred[len(given) :], site.value.shape[len(given) :], strict=True)
         self.dims[name] = given + [self.claim(axis, size, name) for axis, size in axes]
+
+    def add_points(self, name, site):
+        """Names of the axes of the points of a Neyman-Scott process, and of their labels."""
+        point = f"{name}_point"
+        channels = [self.claim("coordinate", size, name) for size in site.points.shape[1:]]
+        self.add({name: [point, *channels], f"{name}_labels": [point]})
 
     def claim(self, axis, size, owner):
         """``axis``, or ``<owner>_<axis>`` if another axis of that name has another size."""
@@ -225,14 +239,33 @@ def _latents(key, model, draws, args, kwargs, sites, names, batch_size):
     return stored
 
 
+def _events(key, model, draws, args, kwargs, sites, names, batch_size):
+    """Numbers of clusters and of background points, and the events, of each Neyman-Scott process."""
+    stored = {}
+    if not sites:
+        return stored
+    for site, table in draw_events(key, model, draws, args, kwargs, batch_size=batch_size).items():
+        for field in table.keys() - {"labels"}:
+            array, is_number = table[field], field.startswith("num_")
+            name = f"{site}_{field}" if is_number else f"{site}_event_{field}"
+            is_place = array.shape[len(draws.shape) + 1 :] == sites[site].points.shape[1:]
+            names.add({name: [] if is_number else [f"{site}_event", *(names.dims[site][1:] if is_place else [])]})
+            stored[name] = _by_chain(array, len(draws.shape))
+    return dict(sorted(stored.items()))
+
+
 def _pointwise(model, draws, args, kwargs, trace, sites, batch_size):
     """Left-out and one-step terms by group, and a note on each site that has none of the former."""
     terms = {"log_likelihood": ("left-out", {}), "one_step_ahead": ("one-step", {})}
     explicit = [name for name, site in sites.items() if not site.observed]
-    notes = []
+    notes, clusters = [], cluster_sites(trace)
+    counts = {f"{name}_count": name for name in clusters}
     for kind, found in terms.values():
         for name in observed_sites(trace):
-            if explicit:
+            if name in clusters or name in counts:
+                points = counts.get(name, name)
+                notes.append(f"{name}: none, it would be conditional on the explicit labels {points}_labels")
+            elif explicit:
                 notes.append(f"{name}: none, it would be conditional on the explicit sequence {explicit[0]}")
             elif kind == "left-out" or name in sites:
                 try:
@@ -250,6 +283,7 @@ def _scored_only(found, names, kind):
     """Terms of the scored entries, each site on one flat dimension with plain coordinates: no others reach LOO."""
     variables, coords = {}, {}
     for name, (terms, scored) in found.items():
+        scored, terms = np.atleast_1d(scored), terms.reshape(terms.shape[:2] + (scored.shape or (1,)))
         index = np.nonzero(scored)
         axis = f"{name}_obs"
         variables[name] = (["chain", "draw", axis], terms[(slice(None), slice(None)) + index])

@@ -70,3 +70,25 @@ def log_marginal_on_grid(log_density, grid, weights):
 def product_grid(*axes):
     """Every combination of entries of several grids, as rows."""
     return np.array(list(itertools.product(*axes)))
+
+
+def cluster_count_probs(num_points, *, events, concentration, rate, background):
+    """Probabilities ``(K, n0)`` of clusters and of background points among a known number of points, wherever they are.
+
+    The point with the highest number is in a cluster of ``size``, with any of the others: a recursion over sizes.
+    """
+
+    def log_weight(size):
+        of_size = math.lgamma(concentration + size) - math.lgamma(concentration)
+        return math.log(events) + of_size + concentration * math.log(rate) - (concentration + size) * math.log(1 + rate)
+
+    clustered = np.zeros((num_points + 1, num_points + 1))  # weights by points and clusters
+    clustered[0, 0] = 1.0
+    for count in range(1, num_points + 1):
+        for size in range(1, count + 1):
+            ways = math.comb(count - 1, size - 1) * math.exp(log_weight(size))
+            clustered[count, 1:] += ways * clustered[count - size, :-1]
+    alone = np.arange(num_points + 1)
+    choices = np.array([math.comb(num_points, count) * background**count for count in alone])
+    weights = (choices[:, None] * clustered[num_points - alone]).T
+    return weights / weights.sum()

@@ -1,6 +1,7 @@
 """Conjugate priors on arrays: posteriors, marginal likelihoods and draws."""
 
 from tsppl.conjugate.cluster import Cluster as Cluster
+from tsppl.conjugate.document_cluster import DocumentCluster as DocumentCluster
 from tsppl.conjugate.gaussian_cluster import GaussianCluster as GaussianCluster
 from tsppl.conjugate.gaussian_inverse_wishart_cluster import (
     GaussianInverseWishartCluster as GaussianInverseWishartCluster,

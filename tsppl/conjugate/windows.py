@@ -154,7 +154,7 @@ def as_window(window):
             f"window has shape {window.shape}; pass the lowest and the highest place: (2,) in time, (2, D) for a box, or a "
             "Polygon"
         )
-    if not isinstance(window, jax.core.Tracer) and not np.all(np.asarray(window[1] > window[0])):
+    if not isinstance(window, jax.core.Tracer) and not np.all(np.diff(np.asarray(window), axis=0) > 0):
         raise ValueError(f"window {window.tolist()} is empty: pass the lowest place first, then the highest")
     return window
 

@@ -2,6 +2,7 @@
 
 from tsppl.conjugate import (
     Cluster as Cluster,
+    DocumentCluster as DocumentCluster,
     GaussianCluster as GaussianCluster,
     GaussianInverseWishartCluster as GaussianInverseWishartCluster,
     Polygon as Polygon,

@@ -17,6 +17,9 @@ from tsppl.distributions.neyman_scott_given_events import ClusterIntensity
 from tsppl.distributions.neyman_scott_sites import ClusteredPoints, ClusterLabels, PointCount
 from tsppl.distributions.point_process import PointProcess, first_coordinate
 from tsppl.distributions.poisson_process import PoissonLike
+from tsppl.messages.compound_poisson import MANY_EVENTS
+
+NEGLIGIBLE_CONCENTRATION = 1e-20
 
 
 class ExpectedCounts(NamedTuple):
@@ -56,7 +59,7 @@ class NeymanScott:
         amplitude: ``numpyro.distributions.Gamma``, points expected of one event.
         cluster: how points lie around their event: :class:`GaussianCluster`, :class:`GaussianInverseWishartCluster`,
             :class:`SequenceCluster`, or another :class:`Cluster`.
-        background_rate: background points expected per unit of length, area or volume, positive; or a process of places on
+        background_rate: background points expected per unit of length, area or volume; or a process of places on
             the same window, such as a :class:`PiecewisePoissonProcess`, where that rate varies. Marks are the cluster's.
         window: where events and background points can be: lowest and highest place, ``(2,)`` in time, ``(2, D)`` for a
             box; or a :class:`Polygon`, for clusters with edges ignored. Points of clusters fall outside of it too.
@@ -98,6 +101,38 @@ class NeymanScott:
             )
         self.event_rate, self.amplitude, self.cluster = event_rate, amplitude, cluster
         self.background_rate, self.window = background_rate, window
+
+    @classmethod
+    def dirichlet_process(cls, concentration, cluster, window, *, background_rate=0.0, rate=1.0):
+        """Clusters of a Dirichlet process, beside a background or none.
+
+        The limit of ever more, ever smaller events: amplitudes ``Gamma(a, rate)`` with ``a`` to zero, and
+        ``concentration / a`` events (Wang, Degleris, Williams and Linderman 2023, section 3.3). Given their number, points
+        without background sit down as in a Chinese restaurant, whatever ``rate`` is. The number of points in clusters is
+        negative binomial with mean ``concentration / rate``, so :meth:`sample` learns from it; the usual Dirichlet process
+        mixture takes the number as given, which is to leave that site out::
+
+            labels = numpyro.sample("x_labels", process.labels(len(points)))
+            numpyro.sample("x", process.points(labels), obs=points)
+
+        Use it to compare. Its clusters have no typical size, and their number grows with that of points in each of them;
+        where clusters come at a rate and have a size, :class:`NeymanScott` itself says so.
+
+        Args:
+            concentration: of the Dirichlet process, positive; the expected number of clusters of ``N`` points is the sum of
+                ``concentration / (concentration + n)`` over ``n`` from 0 to ``N - 1``.
+            cluster, window: as for :class:`NeymanScott`.
+            background_rate: as for :class:`NeymanScott`; none if zero, and then every point belongs to a cluster.
+            rate: of the gamma process, positive.
+
+        >>> import jax.numpy as jnp, tsppl.distributions as tsd
+        >>> process = tsd.NeymanScott.dirichlet_process(2.0, tsd.GaussianCluster(0.2), (0.0, 5.0))
+        >>> round(float(jnp.exp(process.labels(2).log_prob(jnp.array([0, 1])))), 4)  # 2 / (2 + 1)
+        0.6667
+        """
+        window = as_window(window)
+        event_rate = concentration / NEGLIGIBLE_CONCENTRATION / volume(window)
+        return cls(event_rate, dist.Gamma(NEGLIGIBLE_CONCENTRATION, rate), cluster, background_rate, window)
 
     @property
     def volume(self):
@@ -146,7 +181,8 @@ class NeymanScott:
         """Points, background points, events, and events with at least one point, expected on the window."""
         events, concentration, rate, background = self.rates
         occupied = -events * jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate)))
-        return ExpectedCounts(background + events * concentration / rate, background, events, occupied)
+        counted = jnp.where(events < MANY_EVENTS, events, jnp.inf)
+        return ExpectedCounts(background + events * concentration / rate, background, counted, occupied)
 
     def count(self, *, largest=None) -> PointCount:
         """Distribution of the number of points; inside ``jit``, ``log_prob`` needs a bound ``largest`` on it."""
@@ -299,15 +335,13 @@ class NeymanScott:
         True
         """
         keys = random.split(key, 6)
-        num_events = int(random.poisson(keys[0], self.expected_events))
-        amplitudes = self.amplitude.sample(keys[1], (num_events,))
-        events = jax.vmap(self.cluster.sample_event, (0, None))(random.split(keys[2], num_events), self.window)
-        sizes = np.asarray(random.poisson(keys[3], amplitudes))
+        amplitudes, sizes, num_background = self._simulate_sizes(*keys[:3])
+        num_events = len(amplitudes)
+        events = jax.vmap(self.cluster.sample_event, (0, None))(random.split(keys[3], num_events), self.window)
         own = np.repeat(np.arange(num_events), sizes)
-        num_background = int(random.poisson(random.fold_in(keys[5], 0), self.expected_background))
         chosen = jax.tree.map(lambda array: array[own], events)
         clustered = jax.vmap(self.cluster.sample_point)(random.split(keys[4], len(own)), chosen)
-        background_keys = random.split(random.fold_in(keys[5], 1), num_background)
+        background_keys = random.split(keys[5], num_background)
         alone = jax.vmap(self.sample_background)(background_keys)
 
         points = jnp.concatenate([clustered, alone])
@@ -321,6 +355,20 @@ class NeymanScott:
         numbers[rows] = np.arange(num_events)
         events, amplitudes = jax.tree.map(lambda array: array[rows], (events, amplitudes))
         return PointPattern(points, jnp.asarray(numbers[own]), events, amplitudes)
+
+    def _simulate_sizes(self, events_key, amplitudes_key, sizes_key):
+        """Amplitudes of events, their numbers of points, and the number of background points."""
+        if self.expected_events < MANY_EVENTS:
+            num_events = int(random.poisson(events_key, self.expected_events))
+            amplitudes = self.amplitude.sample(amplitudes_key, (num_events,))
+            background_key, sizes_key = random.split(sizes_key)
+            num_background = int(random.poisson(background_key, self.expected_background))
+            return amplitudes, np.asarray(random.poisson(sizes_key, amplitudes)), num_background
+        num_points = int(self.count().sample(events_key))
+        labels = np.asarray(self.labels(num_points).sample(sizes_key))
+        sizes = np.bincount(labels[labels >= 0])
+        amplitudes = random.gamma(amplitudes_key, self.amplitude.concentration + sizes) / (self.amplitude.rate + 1)
+        return amplitudes, sizes, int((labels < 0).sum())
 
     def tree_flatten(self):
         """Everything is an array or holds arrays."""

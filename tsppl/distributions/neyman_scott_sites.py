@@ -35,9 +35,10 @@ class PointCount(Distribution):
         """Draw counts."""
         events_key, gamma_key, count_key = random.split(key, 3)
         process = self.process
-        events = random.poisson(events_key, process.expected_events, sample_shape)
-        total = random.gamma(gamma_key, process.amplitude.concentration * jnp.maximum(events, 1), sample_shape)
-        clustered = jnp.where(events > 0, total / process.amplitude.rate, 0.0)
+        events, concentration, rate, _ = process.rates
+        _, shape = messages.draw_total_concentration(events_key, events, concentration, sample_shape)
+        total = random.gamma(gamma_key, jnp.where(shape > 0, shape, 1.0))
+        clustered = jnp.where(shape > 0, total / rate, 0.0)
         return random.poisson(count_key, process.expected_background + clustered).astype(jnp.int32)
 
     def log_prob(self, value, intermediates=None):

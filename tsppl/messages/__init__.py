@@ -10,6 +10,7 @@ from tsppl.messages.compound_poisson import (
     canonical_labels as canonical_labels,
     cluster_sizes as cluster_sizes,
     draw_labels as draw_labels,
+    draw_total_concentration as draw_total_concentration,
     log_count_prob as log_count_prob,
     log_label_total as log_label_total,
     log_label_weight as log_label_weight,

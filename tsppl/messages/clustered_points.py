@@ -74,7 +74,7 @@ def log_intensity_given_labels(
     """
     if log_background is None:
         log_background = jax.vmap(cluster.log_background, (0, None))(places, window)
-    log_one = jnp.log(events) + jnp.log(concentration) + concentration * jnp.log(rate)
+    log_one = jnp.log(events * concentration) + concentration * jnp.log(rate)
     log_new = log_one - (concentration + 1) * jnp.log1p(rate)
     if len(labels):
         clusters = clusters_of_labels(cluster, labels, points, window)

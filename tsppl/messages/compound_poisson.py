@@ -4,6 +4,9 @@ Notation: ``L`` events expected, each with a ``Gamma(a, b)`` number of points ex
 points expected that belong to no event. The number of points ``n`` has the generating function
 
 ``E[z^n] = exp(background (z - 1) + L ((b / (1 + b - z))^a - 1))``.
+
+Everything is written so that nothing is lost to rounding where ``a`` is next to zero and ``L a`` is not: the limit of a
+Dirichlet process with concentration ``L a``.
 """
 
 import jax.numpy as jnp
@@ -12,6 +15,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, Int
 
 NUM_PROPOSALS = 64
+MANY_EVENTS = 1e9
 
 
 def log_count_prob(count, events, concentration, rate, background, *, largest: int) -> Float[Array, ""]:
@@ -43,13 +47,15 @@ def log_count_prob(count, events, concentration, rate, background, *, largest: i
 
     across, along = tilt * jnp.sin(angle), 1 + rate - tilt * jnp.cos(angle)
     gap = 1 + rate - tilt
-    size = jnp.exp(concentration * (jnp.log(rate) - 0.5 * jnp.log(along**2 + across**2)))
-    peak = jnp.exp(concentration * (jnp.log(rate) - jnp.log(gap)))
+    over = jnp.expm1(concentration * (jnp.log(rate) - jnp.log(gap)))
+    less = jnp.expm1(concentration * (jnp.log(gap) - 0.5 * jnp.log(along**2 + across**2)))
     phase = concentration * jnp.arctan2(across, along)
-    log_modulus = -2 * background * tilt * jnp.sin(angle / 2) ** 2 + events * (size * jnp.cos(phase) - peak)
-    argument = background * across + events * size * jnp.sin(phase) - turned
+    peak = events * (1 + over)
+    log_modulus = -2 * background * tilt * jnp.sin(angle / 2) ** 2
+    log_modulus += peak * (less * jnp.cos(phase) - 2 * jnp.sin(phase / 2) ** 2)
+    argument = background * across + peak * (1 + less) * jnp.sin(phase) - turned
     tilted = jnp.sum(weights * jnp.exp(log_modulus) * jnp.cos(argument))
-    log_prob = jnp.log(tilted) + background * (tilt - 1) + events * (peak - 1) - count * jnp.log(tilt)
+    log_prob = jnp.log(tilted) + background * (tilt - 1) + events * over - count * jnp.log(tilt)
     return jnp.where(count <= largest, log_prob, jnp.nan)
 
 
@@ -65,13 +71,15 @@ def log_label_weight(labels, events, concentration, rate, background) -> Float[A
     """
     sizes = cluster_sizes(labels).astype(jnp.result_type(events, float))
     of_cluster = (
-        jnp.log(events)
+        jnp.log(events * concentration)
         + gammaln(concentration + sizes)
-        - gammaln(concentration)
+        - gammaln(concentration + 1)
         + concentration * jnp.log(rate)
         - (concentration + sizes) * jnp.log1p(rate)
     )
-    return jnp.sum(labels < 0) * jnp.log(background) + jnp.where(sizes > 0, of_cluster, 0.0).sum()
+    num_background = jnp.sum(labels < 0)
+    log_background = jnp.log(jnp.where(num_background > 0, background, 1.0))
+    return num_background * log_background + jnp.where(sizes > 0, of_cluster, 0.0).sum()
 
 
 def log_label_total(count, log_prob, events, concentration, rate, background) -> Float[Array, ""]:
@@ -117,9 +125,9 @@ def draw_labels(key, num_points: int, events, concentration, rate, background) -
     dtype = jnp.result_type(events, concentration, rate, background, float)
     total_key, background_key, urn_key = random.split(key, 3)
     tilt = _tilt(jnp.asarray(num_points, dtype), events, concentration, rate, background)
-    num_events, total = _draw_events(total_key, num_points, tilt, events, concentration, rate, background)
+    fresh, num_events, total = _draw_events(total_key, num_points, tilt, events, concentration, rate, background)
     is_background = random.uniform(background_key, (num_points,), dtype) * (background + total) < background
-    chosen = _urn(urn_key, num_points, num_events, concentration)
+    chosen = _urn(urn_key, num_points, num_events, fresh)
     labels = chosen[jnp.maximum(jnp.cumsum(~is_background) - 1, 0)]
     return canonical_labels(jnp.where(is_background, -1, labels))
 
@@ -127,7 +135,7 @@ def draw_labels(key, num_points: int, events, concentration, rate, background) -
 def _tilt(count, events, concentration, rate, background):
     """Where the tilted mean number of points is ``count``."""
     wanted = jnp.maximum(count, 0.5)
-    log_pull = jnp.log(events) + jnp.log(concentration) + concentration * jnp.log(rate)
+    log_pull = jnp.log(events * concentration) + concentration * jnp.log(rate)
 
     def bisect(_, bounds):
         middle = 0.5 * (bounds[0] + bounds[1])
@@ -140,37 +148,49 @@ def _tilt(count, events, concentration, rate, background):
 
 
 def _draw_events(key, num_points, tilt, events, concentration, rate, background):
-    """Number of events, with and without points, and their total rate, given the number of points."""
+    """Sum of the concentrations of all events, their number, and their total rate, given the number of points.
+
+    The number is -1 where there are so many events that it does not vary, and no two points meet by chance in one.
+    """
     mean_events = events * jnp.exp(concentration * (jnp.log(rate) - jnp.log(1 + rate - tilt)))
     peak = num_points / tilt
 
     def attempt(state):
         key, *keys = random.split(state[0], 4)
-        number = random.poisson(keys[0], mean_events, (NUM_PROPOSALS,))
-        shape = jnp.maximum(number * concentration, jnp.finfo(peak.dtype).tiny)
-        total = jnp.where(number > 0, random.gamma(keys[1], shape, dtype=peak.dtype) / (1 + rate - tilt), 0.0)
+        number, fresh = draw_total_concentration(keys[0], mean_events, concentration, (NUM_PROPOSALS,))
+        shape = jnp.maximum(fresh, jnp.finfo(peak.dtype).tiny)
+        total = jnp.where(fresh > 0, random.gamma(keys[1], shape, dtype=peak.dtype) / (1 + rate - tilt), 0.0)
         ratio = (background + total) / peak
         log_accept = num_points * (jnp.log(ratio) + 1 - ratio)
         accepted = jnp.log(random.uniform(keys[2], (NUM_PROPOSALS,), peak.dtype)) < log_accept
         chosen = jnp.argmax(accepted)
-        return key, accepted[chosen], number[chosen].astype(jnp.int32), total[chosen]
+        return key, accepted[chosen], fresh[chosen].astype(peak.dtype), number[chosen], total[chosen]
 
-    start = (key, jnp.array(False), jnp.zeros((), jnp.int32), jnp.zeros((), peak.dtype))
+    nothing = jnp.zeros((), peak.dtype)
+    start = (key, jnp.array(False), nothing, jnp.zeros((), jnp.int32), nothing)
     return lax.while_loop(lambda state: ~state[1], attempt, start)[2:]
 
 
-def _urn(key, num_points, num_events, concentration):
+def draw_total_concentration(key, events, concentration, shape=()):
+    """A Poisson number of events, of the mean ``events``, -1 where that is beyond counting; their concentrations added up."""
+    is_many = events >= MANY_EVENTS
+    number = random.poisson(key, jnp.where(is_many, 0.0, events), shape)
+    total = jnp.where(is_many, events, number) * concentration
+    return jnp.where(is_many, -1, number).astype(jnp.int32), total
+
+
+def _urn(key, num_points, num_events, fresh):
     """The events of points with Dirichlet weights, as numbers below ``num_points``."""
     new_key, event_key, copy_key = random.split(key, 3)
     places = jnp.arange(num_points)
-    fresh = num_events * concentration
     is_new = random.uniform(new_key, (num_points,)) * (fresh + places) < fresh
     copied = jnp.minimum(
         (random.uniform(copy_key, (num_points,)) * places).astype(places.dtype), jnp.maximum(places - 1, 0)
     )
     source = jnp.where(is_new, places, copied)
     source = lax.fori_loop(0, num_points.bit_length(), lambda _, source: source[source], source)
-    event = random.randint(event_key, (num_points,), 0, jnp.maximum(num_events, 1))[source]
+    event = random.randint(event_key, (num_points,), 0, jnp.maximum(num_events, 1))
+    event = jnp.where(num_events < 0, places, event)[source]
     order = jnp.argsort(event)
     changes = jnp.concatenate([jnp.zeros(1, bool), jnp.diff(event[order]) != 0])
     return jnp.zeros(num_points, jnp.int32).at[order].set(jnp.cumsum(changes, dtype=jnp.int32))

@@ -74,8 +74,10 @@ def split_or_merge(key, cluster, labels, points, window, rates) -> SplitMerge:
 
     def log_weight(sums):
         size = sums.size
-        of_size = gammaln(concentration + size) - gammaln(concentration) - (concentration + size) * jnp.log1p(rate)
-        return jnp.log(events) + concentration * jnp.log(rate) + of_size + cluster.log_marginal(sums, seen)
+        of_size = gammaln(concentration + size) - gammaln(concentration + 1) - (concentration + size) * jnp.log1p(rate)
+        return (
+            jnp.log(events * concentration) + concentration * jnp.log(rate) + of_size + cluster.log_marginal(sums, seen)
+        )
 
     both = jax.tree.map(jnp.add, left, right)
     log_ratio = log_weight(left) + log_weight(right) - log_weight(both) - log_prob

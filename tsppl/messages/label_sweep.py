@@ -34,7 +34,7 @@ def move_weights(events, concentration, rate, background) -> MoveWeights:
     background points expected; with ``L`` events expected and amplitudes ``Gamma(a, b)``.
     """
     log_empty = concentration * (jnp.log(rate) - jnp.log1p(rate))
-    new = jnp.log(concentration) + jnp.log(events) + log_empty
+    new = jnp.log(concentration * events) + log_empty
     return MoveWeights(new, jnp.log1p(rate) + jnp.log(background), jnp.asarray(concentration))
 
 

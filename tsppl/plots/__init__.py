@@ -1,5 +1,12 @@
 """Pictures of series, states and forecasts; the only room that imports Matplotlib."""
 
+from tsppl.plots.clusters import (
+    plot_clusters as plot_clusters,
+    plot_co_assignment as plot_co_assignment,
+    plot_event_places as plot_event_places,
+    plot_intensity as plot_intensity,
+    plot_num_clusters as plot_num_clusters,
+)
 from tsppl.plots.events import plot_sequence_raster as plot_sequence_raster, sort_neurons as sort_neurons
 from tsppl.plots.residuals import plot_residuals as plot_residuals
 from tsppl.plots.series import plot_decoded_series as plot_decoded_series
