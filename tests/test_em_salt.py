@@ -225,7 +225,7 @@ def test_starts_from_the_data_recover_a_tensor_of_rank_two_and_a_higher_rank_beg
     truth, states, value = low_rank_truth(np.random.default_rng(0))
     start = data_driven_start(key, truth, value)
     best = float(truth.log_prob(value))
-    result = em(start, value, num_iters=200, num_restarts=3, key=jax.random.key(1))
+    result = em(start, value, num_iters=200, tol=1e-5, num_restarts=3, key=jax.random.key(1))
     assert result.converged
     assert float(start.log_prob(value)) < best - 100
     assert best < result.log_likelihoods[-1] < best + 200

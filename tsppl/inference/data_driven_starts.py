@@ -59,6 +59,15 @@ def data_driven_start(key, distribution, value, *, fixed=()):
     >>> data_driven_start(jax.random.key(0), template, counts).emission.rate.round(1).tolist()
     [1.0, 8.4]
     """
+    starts = list(data_driven_starts(key, distribution, value, fixed=fixed))
+    return starts[0] if len(starts) == 1 else max(starts, key=lambda found: float(_log_prob(found, value)))
+
+
+def data_driven_starts(key, distribution, value, *, fixed):
+    """One start of each kind that there is for a class, as :func:`data_driven_start` describes them.
+
+    The likelier start need not lead to the better optimum, so restarts go through all kinds.
+    """
     if not is_concrete(distribution, value):
         raise TypeError("data_driven_start looks at the data and cannot be traced by jit or vmap")
     steps = steps_of(distribution)
@@ -66,10 +75,9 @@ def data_driven_start(key, distribution, value, *, fixed=()):
     value = distribution.check_value(value)
     start = prepare(distribution, value, fixed)
     generator = _generator(key)
-    roughs = _ROUGH[type(distribution)](generator, start, value, fixed)
     start_key = jax.random.key(int(generator.integers(2**31)))
-    starts = [_from_rough(start_key, start, value, rough, fixed=fixed) for rough in roughs]
-    return starts[0] if len(starts) == 1 else max(starts, key=lambda found: float(_log_prob(found, value)))
+    for rough in _ROUGH[type(distribution)](generator, start, value, fixed):
+        yield _from_rough(start_key, start, value, rough, fixed=fixed)
 
 
 @partial(jax.jit, static_argnames="fixed")

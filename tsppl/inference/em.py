@@ -2,6 +2,7 @@
 
 import warnings
 from functools import partial
+from itertools import chain, islice
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from tsppl.distributions.sequence import SequenceDistribution
 from tsppl.distributions.shapes import is_concrete
-from tsppl.inference.data_driven_starts import data_driven_start
+from tsppl.inference.data_driven_starts import data_driven_starts
 from tsppl.inference.em_arguments import resolve_fixed, resolve_priors
 from tsppl.inference.em_steps import prepare, steps_of
 
@@ -74,8 +75,9 @@ def em(distribution, value, *, num_iters=200, tol=1e-6, priors=None, fixed=(), n
             covariance or scale keeps a state from collapsing onto one observation.
         fixed: names of parameters to hold, or of whole arguments (``("emission",)``). Arguments that vary in time or
             have a batch must be held.
-        num_restarts: number of starts, run side by side; the first is the distribution given, the others are drawn
-            from the data. The best result is returned.
+        num_restarts: number of starts, run side by side; the first is the distribution given, the others are drawn from
+            the data, for an autoregression by clusters of regressions and of levels in turn
+            (:func:`~tsppl.inference.data_driven_start`). The best result is returned.
         key: random key for the restarts.
 
     Returns:
@@ -106,9 +108,9 @@ def em(distribution, value, *, num_iters=200, tol=1e-6, priors=None, fixed=(), n
         return _report(run, run.objective[None])
     if key is None:
         raise ValueError("num_restarts needs key=, a random key")
-    starts = [start]
-    for restart_key in random.split(key, num_restarts - 1):
-        starts.append(data_driven_start(restart_key, distribution, value, fixed=fixed))
+    keys = random.split(key, num_restarts - 1)
+    found = chain.from_iterable(data_driven_starts(own, distribution, value, fixed=fixed) for own in keys)
+    starts = [start, *islice(found, num_restarts - 1)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
     runs = _run_all(stacked, value, priors, tol, num_iters=num_iters, fixed=fixed)
     objectives = jnp.where(runs.failed, -jnp.inf, runs.objective)

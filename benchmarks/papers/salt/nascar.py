@@ -48,7 +48,7 @@ def main():
     models = {name: MODELS[name] for name in MODELS if not (quick and name.startswith("Tucker"))}
     trains = [np.asarray(simulate(max(lengths), seed)[0]) for seed in range(num_series)]
     test, states = simulate(num_test, seed=100)
-    sizes = {"num_states": 4, "num_lags": NUM_LAGS, "num_restarts": 1 if quick else 6}
+    sizes = {"num_states": 4, "num_lags": NUM_LAGS, "num_restarts": 1 if quick else 4}
     print("Mean over training series, and range.\n")
     print_table(COLUMNS, compare(models, trains, lengths, np.asarray(test), states, **sizes))
 
