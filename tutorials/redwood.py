@@ -59,8 +59,8 @@ tree = tsppl.to_arviz(mcmc)
 print(az.summary(tree, var_names=[*names, "seedlings_num_clusters"]).to_string())
 
 # %%
-# The package spatstat fits the same process by matching Ripley's K function (``kppm(redwood ~ 1, "Thomas")``, as printed in the
-# notes of its authors' workshops): 23.6 parents per unit of area, a scatter of 0.047, 2.6 seedlings each. It corrects for what
+# The package spatstat fits the same process by matching Ripley's K function (``kppm(redwood ~ 1, "Thomas")``, as printed in
+# public workshop notes on spatstat): 23.6 parents per unit of area, a scatter of 0.047, 2.6 seedlings each. It corrects for what
 # the edges of the plot hide; here parents are within the plot, and their seedlings may be outside.
 
 SPATSTAT = {"event_rate": 23.55, "mean_size": 2.633, "width": 0.04705}
