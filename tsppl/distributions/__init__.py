@@ -30,9 +30,9 @@ from tsppl.distributions.matrix_normal_inverse_wishart import (
 from tsppl.distributions.neyman_scott import (
     ExpectedCounts as ExpectedCounts,
     NeymanScott as NeymanScott,
-    PointPattern as PointPattern,
 )
 from tsppl.distributions.neyman_scott_given_events import ClusterIntensity as ClusterIntensity
+from tsppl.distributions.neyman_scott_simulation import PointPattern as PointPattern
 from tsppl.distributions.neyman_scott_sites import (
     ClusteredPoints as ClusteredPoints,
     ClusterLabels as ClusterLabels,

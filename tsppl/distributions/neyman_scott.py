@@ -1,10 +1,9 @@
 """Neyman-Scott processes: clusters of points in time or space, beside points that belong to none."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import random
@@ -14,8 +13,9 @@ from tsppl import messages
 from tsppl.conjugate import Cluster
 from tsppl.conjugate.windows import Polygon, as_window, log_volume, overlap, same_window, volume, window_shape
 from tsppl.distributions.neyman_scott_given_events import ClusterIntensity
+from tsppl.distributions.neyman_scott_simulation import PointPattern, simulate_pattern
 from tsppl.distributions.neyman_scott_sites import ClusteredPoints, ClusterLabels, PointCount
-from tsppl.distributions.point_process import PointProcess, first_coordinate
+from tsppl.distributions.point_process import PointProcess
 from tsppl.distributions.poisson_process import PoissonLike
 from tsppl.messages.compound_poisson import MANY_EVENTS
 
@@ -29,16 +29,6 @@ class ExpectedCounts(NamedTuple):
     background: jax.Array
     events: jax.Array
     occupied_events: jax.Array
-
-
-class PointPattern(NamedTuple):
-    """A simulated pattern. Row ``k`` of ``events`` and ``amplitudes`` is the cluster with label ``k``; the rows after the
-    last label are events without a point."""
-
-    points: jax.Array
-    labels: jax.Array
-    events: Any
-    amplitudes: jax.Array
 
 
 @jax.tree_util.register_pytree_node_class
@@ -334,41 +324,7 @@ class NeymanScott:
         >>> pattern.points.shape == pattern.labels.shape
         True
         """
-        keys = random.split(key, 6)
-        amplitudes, sizes, num_background = self._simulate_sizes(*keys[:3])
-        num_events = len(amplitudes)
-        events = jax.vmap(self.cluster.sample_event, (0, None))(random.split(keys[3], num_events), self.window)
-        own = np.repeat(np.arange(num_events), sizes)
-        chosen = jax.tree.map(lambda array: array[own], events)
-        clustered = jax.vmap(self.cluster.sample_point)(random.split(keys[4], len(own)), chosen)
-        background_keys = random.split(keys[5], num_background)
-        alone = jax.vmap(self.sample_background)(background_keys)
-
-        points = jnp.concatenate([clustered, alone])
-        own = np.concatenate([own, np.full(num_background, -1)]).astype(np.int32)
-        order = np.argsort(np.asarray(first_coordinate(self.cluster.positions(points))), kind="stable")
-        points, own = points[order], own[order]
-        _, first = np.unique(own[own >= 0], return_index=True)
-        seen = own[own >= 0][np.sort(first)]
-        rows = np.concatenate([seen, np.setdiff1d(np.arange(num_events), seen)]).astype(np.int32)
-        numbers = np.full(num_events + 1, -1, np.int32)
-        numbers[rows] = np.arange(num_events)
-        events, amplitudes = jax.tree.map(lambda array: array[rows], (events, amplitudes))
-        return PointPattern(points, jnp.asarray(numbers[own]), events, amplitudes)
-
-    def _simulate_sizes(self, events_key, amplitudes_key, sizes_key):
-        """Amplitudes of events, their numbers of points, and the number of background points."""
-        if self.expected_events < MANY_EVENTS:
-            num_events = int(random.poisson(events_key, self.expected_events))
-            amplitudes = self.amplitude.sample(amplitudes_key, (num_events,))
-            background_key, sizes_key = random.split(sizes_key)
-            num_background = int(random.poisson(background_key, self.expected_background))
-            return amplitudes, np.asarray(random.poisson(sizes_key, amplitudes)), num_background
-        num_points = int(self.count().sample(events_key))
-        labels = np.asarray(self.labels(num_points).sample(sizes_key))
-        sizes = np.bincount(labels[labels >= 0])
-        amplitudes = random.gamma(amplitudes_key, self.amplitude.concentration + sizes) / (self.amplitude.rate + 1)
-        return amplitudes, sizes, int((labels < 0).sum())
+        return simulate_pattern(key, self)
 
     def tree_flatten(self):
         """Everything is an array or holds arrays."""
