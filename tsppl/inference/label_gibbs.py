@@ -16,6 +16,7 @@ from numpyro.infer.util import log_density
 from tsppl.conjugate.windows import bounds
 from tsppl.distributions import ClusteredPoints, ClusterLabels
 from tsppl.distributions.shapes import is_concrete
+from tsppl.inference.annealing import heat
 from tsppl.inference.conjugacy import exactly, in_double
 from tsppl.inference.state_gibbs import without_values
 from tsppl.messages import (
@@ -156,7 +157,7 @@ class LabelGibbs(MCMCKernel):
             labels = jax.jit(neighbouring_labels)(process, points)
         overflow, sweep = jnp.zeros((), jnp.int32), jax.jit(self._sweep)
         for key, temperature in zip(random.split(start_key, len(self._annealing)), self._annealing, strict=True):
-            labels, more, _ = sweep(key, _heated(process, temperature), labels, points)
+            labels, more, _ = sweep(key, heat(process, temperature), labels, points)
             overflow += more
         return self._state(labels, overflow, jnp.zeros((), jnp.int32), process, rng_key)
 
@@ -248,10 +249,13 @@ class LabelGibbs(MCMCKernel):
                 whole = log_density(self._model, args, kwargs, at_labels)[0]
                 return whole - process.log_joint(labels, points), abs(whole)
 
-            others = jnp.maximum(singles - 1, 0), singles - 1
+            # A point in the background, but none that rounding has put outside of the window.
+            process, points = self._process(values, args, kwargs)
+            alone = jnp.argmax(jnp.isfinite(process.log_background(points)))
+            others = jnp.maximum(singles - 1, 0), jnp.where(singles == alone, -1, singles - (singles > alone))
             found = [tuple(map(float, difference(labels))) for labels in (singles, *others)]
         for (first, _), (second, size) in zip(found[:-1], found[1:], strict=True):
-            # Not a number, so not compared, where a background point is outside of the window.
+            # Not a number, so not compared, where all points are impossible in the background.
             if abs(first - second) > 1e-9 * (1 + size):
                 raise ValueError(
                     f"between two sets of labels the model's joint density changes by {second - first:.3g} nats more than "
@@ -314,13 +318,6 @@ def neighbouring_labels(process, points):
     numbers = jnp.zeros(len(points), jnp.int32).at[order].set(jnp.cumsum(jnp.append(False, changes), dtype=jnp.int32))
     sizes = cluster_sizes(numbers)[numbers]
     return canonical_labels(jnp.where((sizes > 1) | (process.expected_background == 0), numbers, -1))
-
-
-def _heated(process, temperature):
-    """The same process with amplitudes of the same mean and ``temperature`` times the variance."""
-    concentration, rate = process.amplitude.concentration, process.amplitude.rate
-    amplitude = type(process.amplitude)(concentration / temperature, rate / temperature)
-    return type(process)(process.event_rate, amplitude, process.cluster, process.background_rate, process.window)
 
 
 def _warn_where(condition, message):
