@@ -1,7 +1,8 @@
 """Neyman-Scott processes: points per second in one Gibbs sweep over labels, and the cost of the density that NUTS sees.
 
-Gaussian clusters of width 0.1 in time, one event per unit of time with 20 points on average, two background points. A sweep
-visits every point once; it starts from the labels that the points were drawn with.
+Gaussian clusters of width 0.1 in time, one event per unit of time with 20 points on average, two background points. And
+sequences of spikes (PPSeq) of the size of the songbird data: 22 seconds, 75 neurons, two types, some 30 sequences of 100
+spikes. A sweep visits every point once; it starts from the labels that the points were drawn with.
 """
 
 import argparse
@@ -65,6 +66,27 @@ def serial(length):
     return number, *_seconds(sweep, *arguments), int(sweep(*arguments).overflow)
 
 
+def sequences(edges):
+    """The same for sequences of spikes."""
+    keys = random.split(random.key(3), 2)
+    cluster = tsd.SequenceCluster(
+        jnp.full(2, 0.5),
+        dist.Dirichlet(jnp.full((2, 75), 0.3)).sample(keys[0]),
+        random.uniform(keys[1], (2, 75), minval=-0.4, maxval=0.4),
+        jnp.full((2, 75), 0.1),
+        edges=edges,
+    )
+    process = tsd.NeymanScott(1.4, dist.Gamma(10.0, 0.1), cluster, 20.0, (0.0, 22.2))
+    pattern = process.simulate(random.key(0))
+
+    @jax.jit
+    def sweep(key, labels, points):
+        return sweep_labels(key, process.cluster, labels, points, process.window, process.rates, max_clusters=64)
+
+    arguments = random.key(1), pattern.labels, pattern.points
+    return len(pattern.points), *_seconds(sweep, *arguments), int(sweep(*arguments).overflow)
+
+
 def density(length):
     """Points, seconds of value and gradient of the joint density, and of the sum of the three sites."""
     pattern = make(length).simulate(random.key(0))
@@ -92,13 +114,14 @@ def main():
     quick = parser.parse_args().quick
     heading = f"Neyman-Scott processes, float32, XLA flags: {os.environ.get('XLA_FLAGS') or 'default'}"
     lines = [_emit(f"## {heading}\n"), _emit(_environment(["numpyro"]) + "\n")]
-    lengths = (50.0, 200.0) if quick else (500.0, 5_000.0)
+    lengths = (50.0, 200.0) if quick else (500.0, 5_000.0, 50_000.0)
     header = ["sweep", "points", "ms, wall", "points / s, wall", "points / s of processor time", "missing slots"]
     lines += [_emit(_row(header)), _emit("|---" + "|---:" * 5 + "|")]
     rows = [
         (f"chunked, edges {edges}", *chunked(length, edges)) for edges in ("ignored", "exact") for length in lengths
     ]
     rows.append(("serial, 256 slots", *serial(lengths[0])))
+    rows += [(f"sequences, serial, 64 slots, edges {edges}", *sequences(edges)) for edges in ("ignored", "exact")]
     for name, number, processor, wall, missing in rows:
         cells = [
             name,
@@ -114,7 +137,7 @@ def main():
         _emit(_row(["value and gradient", "points", "joint, ms", "three sites, ms"])),
         _emit("|---" + "|---:" * 3 + "|"),
     ]
-    for length in lengths:
+    for length in lengths[:2]:
         number, joint, sites = density(length)
         lines.append(_emit(_row(["width", f"{number:,}", f"{1e3 * joint:.1f}", f"{1e3 * sites:.1f}"])))
     if not quick:
