@@ -270,12 +270,13 @@ def seasonal(parameters):
     return Gaussian(jnp.ones(4), 2 * jnp.eye(4)), AffineGaussian(weights, jnp.zeros(4), root), emission
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "parameters"),
     [
-        pytest.param(companion, (np.array([0.5, 0.3]), 0.4, 0.7, 0.3), marks=pytest.mark.slow),
-        pytest.param(companion, (np.array([0.5, 0.0]), 0.0, 0.7, 0.3), marks=pytest.mark.slow),
-        pytest.param(seasonal, (np.array([0.5, 0.2]), 0.3), marks=pytest.mark.slow),
+        (companion, (np.array([0.5, 0.3]), 0.4, 0.7, 0.3)),
+        (companion, (np.array([0.5, 0.0]), 0.0, 0.7, 0.3)),
+        (seasonal, (np.array([0.5, 0.2]), 0.3)),
         (seasonal, (np.array([0.5, 0.0]), 0.3)),
     ],
     ids=["companion", "companion, singular prediction", "seasonal", "seasonal, a noise of zero"],
@@ -362,7 +363,7 @@ def stress_model(name):
         ("long random walk", 1e-4, 2e-3),
         ("exact observations", 2e-3, 2e-2),
         ("tiny noise", 1e-4, 2e-3),
-        ("seasonal, nearly exact", 2e-3, 2e-2),
+        pytest.param("seasonal, nearly exact", 2e-3, 2e-2, marks=pytest.mark.slow),
         ("large initial mean", 1e-2, 1e-1),
     ],
 )

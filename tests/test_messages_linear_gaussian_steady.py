@@ -55,7 +55,9 @@ value_and_gradient = jax.jit(jax.value_and_grad(partial(kalman_log_likelihood, m
 reference_gradient = jax.jit(jax.value_and_grad(reference, argnums=(0, 1, 2, 3)))
 
 
-@pytest.mark.parametrize("name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:]), *SLOW])
+@pytest.mark.parametrize(
+    "name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in (*NAMES[1:], *SLOW))]
+)
 def test_evidence_and_gradient_equal_the_sequential_ones(name):
     model = make_model(name)
     _, vouched = steady_value(64, *model)
@@ -116,6 +118,7 @@ def test_first_and_second_derivatives_in_both_modes(key):
     assert_allclose(slope(jnp.zeros(()), "chunked"), slope(jnp.zeros(()), "sequential"), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_vmap_over_values_and_over_parameters():
     """Shared parameters; then parameters of a settled and of a slow model in one batch."""
     model = make_model("one driving noise")
@@ -136,6 +139,7 @@ def test_vmap_over_values_and_over_parameters():
         assert relative_error(jax.tree.map(lambda a, row=row: a[row], together[1]), expected[:3]) < 1e-8
 
 
+@pytest.mark.slow
 def test_float32_stays_close_to_float64(key):
     """One sequence of 100,000 steps: bounds in nats on the sum, and relative on the gradient."""
     model = make_model("regular")

@@ -251,6 +251,7 @@ def test_a_model_that_does_not_fit_is_refused(prior, message):
         start(partial(other_prior, prior=prior))
 
 
+@pytest.mark.slow
 def test_models_that_fit_are_accepted():
     """All conditional distributions against the joint density of the model, in double precision."""
     start(tiny_model, PARAMETERS)

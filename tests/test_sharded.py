@@ -32,6 +32,7 @@ def results(names):
     return json.loads(output.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_over_eight_devices():
     failures = {name: failure for name, failure in results(tuple(CHECKS)).items() if failure is not None}
     assert not failures, "\n".join(f"{name}: {failure}" for name, failure in failures.items())
