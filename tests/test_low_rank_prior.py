@@ -75,7 +75,7 @@ def test_chains_agree_on_the_tensor():
     ]
     arguments = (series, {"num_steps": 200, "block": block})
     chains = MCMC(
-        NUTS(model, dense_mass=True),
+        NUTS(model, dense_mass=True, max_tree_depth=7),
         num_warmup=300,
         num_samples=500,
         num_chains=4,

@@ -330,7 +330,7 @@ def test_sequences_are_recovered_from_a_cold_start():
     labels = LabelGibbs(sequences_model, "x", method="serial", max_clusters=64, start="given", num_split_merge=1)
     parameters = SequenceGibbs(sequences_model, "x", **NAMES)
     kernel = Gibbs([(labels, [labels.labels_site]), (parameters, parameters.sites)])
-    start = anneal(random.key(0), kernel, *arguments, num_sweeps=30, progress_bar=False)
+    start = anneal(random.key(0), kernel, *arguments, num_sweeps=60, progress_bar=False)
     mcmc = MCMC(kernel, num_warmup=50, num_samples=100, progress_bar=False)
     mcmc.run(random.key(1), *arguments, init_params=start, extra_fields=("block_states.0.overflow",))
     draws = {name: np.asarray(values) for name, values in mcmc.get_samples().items()}
