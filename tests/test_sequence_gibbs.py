@@ -20,19 +20,10 @@ from tsppl.conjugate.sequence_cluster import SequenceEvent
 from tsppl.inference import LabelGibbs, SequenceGibbs, anneal
 from tsppl.inference.annealing import heat
 from tsppl.inference.complete_data import NotConjugateError
-from tsppl.inference.sequence_conditionals import conditionals, draw_all, draw_shift
+from tsppl.inference.sequence_conditionals import PARAMETERS, conditionals, draw_all, draw_shift
 
 SPIKES = np.array([[0.15, 0.0], [0.4, 1.0], [0.55, 1.0], [2.0, 0.0]])
 WINDOW = (0.0, 2.5)
-PARAMETERS = (
-    "type_probs",
-    "neuron_probs",
-    "offsets",
-    "variances",
-    "background_probs",
-    "event_rate",
-    "background_rate",
-)
 NAMES = {name: name for name in PARAMETERS}
 
 
