@@ -1,15 +1,18 @@
 """Samplers of labels against laws that do not come from the same formulas: reversible jumps, and Geweke's joint draws."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax, random
 
+import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference.birth_death import birth_death_draws
 from tests.reference.neyman_scott import all_labels, cluster_count_probs, log_joint
-from tests.test_label_gibbs import CASES, POINTS, TIMES, serial
+from tests.test_label_gibbs import AMPLITUDE, CASES, POINTS, TIMES, WINDOW, serial
 from tests.test_neyman_scott import FIXED, RATES
 from tsppl.messages import ChunkLayout, canonical_labels, split_or_merge, sweep_labels_chunked
 
@@ -61,13 +64,13 @@ def chunked_anywhere(key, process, labels, points):
     order = jnp.argsort(process.cluster.positions(points))
     labels, points = canonical_labels(labels[order]), points[order]
     with jax.ensure_compile_time_eval():
-        reach = float(process.cluster.reach)
-    layout = ChunkLayout(4, NUM_POINTS, NUM_POINTS, 2 * reach, reach)
+        reach, length = float(process.cluster.reach), float(process.volume)
+    layout = ChunkLayout(math.ceil((length / reach + 2) / 4) + 2, len(points), len(points), 2 * reach, reach)
     arguments = process.cluster, labels, points, process.window, process.rates
     return sweep_labels_chunked(key, *arguments, layout=layout).labels
 
 
-def geweke_distance(process, update, *, num_chains=100, num_steps=150, num_warmup=30):
+def geweke_distance(process, update, *, num_points=NUM_POINTS, num_chains=100, num_steps=150, num_warmup=30):
     """Distance of (clusters, background points) from their exact law where labels and points are drawn in turn, and what is
     expected of it from chance alone."""
 
@@ -82,12 +85,12 @@ def geweke_distance(process, update, *, num_chains=100, num_steps=150, num_warmu
             labels = update(labels_key, process, labels, points)
             return labels, jnp.stack([labels.max() + 1, jnp.sum(labels < 0)])
 
-        labels = process.labels(NUM_POINTS).sample(start_key)
+        labels = process.labels(num_points).sample(start_key)
         return lax.scan(step, labels, random.split(steps_key, num_steps))[1]
 
     found = np.asarray(chain(random.split(random.key(3), num_chains)))[:, num_warmup:]
-    expected = cluster_count_probs(NUM_POINTS, **dict(zip(RATES, map(float, process.rates), strict=True))).ravel()
-    codes = found[..., 0] * (NUM_POINTS + 1) + found[..., 1]
+    expected = cluster_count_probs(num_points, **dict(zip(RATES, map(float, process.rates), strict=True))).ravel()
+    codes = found[..., 0] * (num_points + 1) + found[..., 1]
     by_chain = np.array([np.bincount(row, minlength=expected.size) for row in codes]) / codes.shape[1]
     errors = by_chain.std(0, ddof=1) / np.sqrt(num_chains)
     return 0.5 * abs(by_chain.mean(0) - expected).sum(), 0.5 * np.sqrt(2 / np.pi) * errors.sum()
@@ -101,4 +104,13 @@ def geweke_distance(process, update, *, num_chains=100, num_steps=150, num_warmu
 def test_labels_and_points_drawn_in_turn_keep_the_law_of_labels(name, update):
     """Geweke 2004, "Getting it right": an error in either direction moves the numbers of clusters and background points."""
     distance, noise = geweke_distance(CASES[name][0], update)
+    assert distance < 2.5 * noise < 0.1
+
+
+@pytest.mark.slow
+def test_chunked_sweeps_over_many_chunks_keep_the_law_of_labels():
+    """Geweke's test again, with clusters so narrow that a pattern takes up to five chunks, of which a sweep moves half at once."""
+    process = tsd.NeymanScott(0.8, AMPLITUDE, tsd.GaussianCluster(0.06), 0.4, WINDOW)
+    assert process.volume / (2 * process.cluster.reach) > 3
+    distance, noise = geweke_distance(process, chunked_anywhere, num_points=10, num_steps=300)
     assert distance < 2.5 * noise < 0.1

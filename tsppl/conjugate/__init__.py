@@ -6,6 +6,7 @@ from tsppl.conjugate.gaussian_cluster import GaussianCluster as GaussianCluster
 from tsppl.conjugate.gaussian_inverse_wishart_cluster import (
     GaussianInverseWishartCluster as GaussianInverseWishartCluster,
 )
+from tsppl.conjugate.intervals import Intervals as Intervals
 from tsppl.conjugate.matrix_normal_inverse_wishart import (
     MatrixNormalInverseWishartParameters as MatrixNormalInverseWishartParameters,
     RegressionStatistics as RegressionStatistics,

@@ -29,9 +29,9 @@ class Cluster:
     ``mass(event, window)``                      share of an event's points that fall into a box, for ``compensator``
     ============================================ ==============================================================
 
-    ``window`` is a pair of lowest and highest place, or a :class:`Polygon`, for families that ignore edges. Points add to
-    statistics relative to an origin of the caller's choice (``shifted``), to which the window is then relative too, so that
-    sums stay exact far from zero.
+    ``window`` is a pair of lowest and highest place; :class:`Intervals`, of which :mod:`tsppl.conjugate.centres` knows what is
+    inside; or a :class:`Polygon`, for families that ignore edges. Points add to statistics relative to an origin of the
+    caller's choice (``shifted``), to which the window is then relative too, so that sums stay exact far from zero.
     """
 
     position_shape = ()

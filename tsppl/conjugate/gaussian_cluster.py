@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from tsppl.conjugate.cluster import Cluster, log_normal_mass, log_volume, normal_mass, uniform_position
+from tsppl.conjugate.centres import centre_mass, draw_centre, log_centre_mass
+from tsppl.conjugate.cluster import Cluster, log_volume, uniform_position
 
 EDGES = ("exact", "ignored")
 
@@ -79,7 +80,7 @@ class GaussianCluster(Cluster):
         spread = (statistics.squares - statistics.total * mean) / self.scale**2
         log_density = -0.5 * (size - 1) * jnp.log(2 * jnp.pi * self.scale**2) - 0.5 * jnp.log(size) - 0.5 * spread
         if self.edges == "exact":
-            log_density += log_normal_mass(*self._edges(mean, size, window))
+            log_density += log_centre_mass(window, mean, self._error(size))
         return log_density.sum() - log_volume(window)
 
     def log_predictive(self, statistics, more, window):
@@ -89,8 +90,8 @@ class GaussianCluster(Cluster):
         log_density = -0.5 * (more.total - mean) ** 2 / variance - 0.5 * jnp.log(2 * jnp.pi * variance)
         if self.edges == "exact":
             mean_with = (statistics.total + more.total) / (size + 1)
-            mass = normal_mass(*self._edges(mean, size, window))
-            log_density += jnp.log(normal_mass(*self._edges(mean_with, size + 1, window)) / mass)
+            mass = centre_mass(window, mean, self._error(size))
+            log_density += jnp.log(centre_mass(window, mean_with, self._error(size + 1)) / mass)
         return log_density.sum()
 
     def sample_event(self, key, window):
@@ -99,12 +100,9 @@ class GaussianCluster(Cluster):
 
     def sample_event_given(self, key, statistics, window):
         """A centre given the points of its cluster."""
-        mean, error = statistics.total / statistics.size, self.scale / jnp.sqrt(statistics.size)
-        low, high = -jnp.inf, jnp.inf
-        if self.edges == "exact":
-            low, high = self._edges(mean, statistics.size, window)
-        drawn = random.truncated_normal(key, low, high, self.position_shape, mean.dtype)
-        return GaussianEvent(mean + error * drawn)
+        mean, error = statistics.total / statistics.size, self._error(statistics.size)
+        allowed = window if self.edges == "exact" else (-jnp.inf, jnp.inf)
+        return GaussianEvent(draw_centre(key, allowed, mean, error))
 
     def sample_point(self, key, event):
         """A point of a cluster."""
@@ -116,11 +114,10 @@ class GaussianCluster(Cluster):
 
     def mass(self, event, window):
         """Share of the points of an event that fall into a box."""
-        return jnp.prod(normal_mass(*self._edges(event.centre, 1.0, window)))
+        return jnp.prod(centre_mass(window, event.centre, self.scale))
 
-    def _edges(self, mean, size, window):
-        error = self.scale / jnp.sqrt(size)
-        return (window[0] - mean) / error, (window[1] - mean) / error
+    def _error(self, size):
+        return self.scale / jnp.sqrt(size)
 
     def tree_flatten(self):
         """Arrays, and what is static."""

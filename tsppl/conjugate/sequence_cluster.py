@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import random
 from jax.scipy.special import logsumexp
 
-from tsppl.conjugate.cluster import Cluster, log_normal_mass, log_volume, normal_mass, uniform_position
+from tsppl.conjugate.centres import centre_mass, draw_centre, log_centre_mass
+from tsppl.conjugate.cluster import Cluster, log_volume, uniform_position
 from tsppl.conjugate.gaussian_cluster import check_edges
 
 
@@ -140,7 +141,7 @@ class SequenceCluster(Cluster):
         error = statistics.precision**-0.5
         log_density = statistics.log_scale + 0.5 * statistics.pull * mean + 0.5 * jnp.log(2 * jnp.pi) + jnp.log(error)
         if self.edges == "exact":
-            log_density += log_normal_mass((window[0] - mean) / error, (window[1] - mean) / error)
+            log_density += log_centre_mass(window, mean, error)
         return log_density + jnp.log(self.type_probs)[:, None] + jnp.log(self.warp_probs) - log_volume(window)
 
     def log_marginal(self, statistics, window):
@@ -161,11 +162,9 @@ class SequenceCluster(Cluster):
         kind, warp = jnp.unravel_index(random.categorical(kind_key, weights.ravel()), weights.shape)
         precision = statistics.precision[kind, warp]
         mean, error = statistics.pull[kind, warp] / precision, precision**-0.5
-        low, high = -jnp.inf, jnp.inf
-        if self.edges == "exact":
-            low, high = (window[0] - mean) / error, (window[1] - mean) / error
-        drawn = random.truncated_normal(time_key, low, high, (), mean.dtype)
-        return SequenceEvent(mean + error * drawn, kind.astype(jnp.int32), warp.astype(jnp.int32))
+        allowed = window if self.edges == "exact" else (-jnp.inf, jnp.inf)
+        time = draw_centre(time_key, allowed, mean, error)
+        return SequenceEvent(time, kind.astype(jnp.int32), warp.astype(jnp.int32))
 
     def sample_point(self, key, event):
         """A spike of a sequence."""
@@ -187,7 +186,7 @@ class SequenceCluster(Cluster):
         """Share of the spikes of a sequence that fall into a stretch of time."""
         warp = self.warps[event.warp]
         mean, width = event.time + warp * self.offsets[event.type], warp * self.widths[event.type]
-        return self.neuron_probs[event.type] @ normal_mass((window[0] - mean) / width, (window[1] - mean) / width)
+        return self.neuron_probs[event.type] @ centre_mass(window, mean, width)
 
     def _store(self, arrays):
         self.type_probs, self.neuron_probs, self.offsets, self.widths, *others = arrays

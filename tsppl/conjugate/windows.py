@@ -1,13 +1,16 @@
 """Where points can be: intervals of time, boxes, and polygons.
 
 An interval is an array ``(2,)`` of its ends, a box an array ``(2, D)`` of its lowest and highest corner. A polygon has a
-class, which answers what is asked of arrays elsewhere: it can be seen from another origin, ``window - origin``.
+class, and so have several intervals, which answers what is asked of arrays elsewhere: it can be seen from another origin,
+``window - origin``.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from tsppl.conjugate.intervals import Intervals
 
 
 @jax.tree_util.register_pytree_node_class
@@ -138,13 +141,16 @@ class Polygon:
         return polygon
 
 
+REGIONS = (Polygon, Intervals)
+
+
 def as_window(window):
-    """An interval, a box or a :class:`Polygon`; polygons of other packages become one.
+    """An interval, a box, :class:`Intervals` or a :class:`Polygon`; polygons of other packages become one.
 
     Raises:
         ValueError: on an array that is neither an interval nor a box, or is empty.
     """
-    if isinstance(window, Polygon):
+    if isinstance(window, REGIONS):
         return window
     if hasattr(window, "exterior"):
         return Polygon(window)
@@ -152,7 +158,7 @@ def as_window(window):
     if window.ndim not in (1, 2) or len(window) != 2:
         raise ValueError(
             f"window has shape {window.shape}; pass the lowest and the highest place: (2,) in time, (2, D) for a box, or a "
-            "Polygon"
+            "Polygon, or Intervals"
         )
     if not isinstance(window, jax.core.Tracer) and not np.all(np.diff(np.asarray(window), axis=0) > 0):
         raise ValueError(f"window {window.tolist()} is empty: pass the lowest place first, then the highest")
@@ -163,8 +169,10 @@ def as_box(box):
     """An interval or box as an array, whose ends may be infinite.
 
     Raises:
-        NotImplementedError: on a polygon.
+        NotImplementedError: on a polygon, or several intervals.
     """
+    if isinstance(box, Intervals):
+        raise NotImplementedError("pass one interval at a time, (2,): what is expected in several is the sum")
     if isinstance(box, Polygon) or hasattr(box, "exterior"):
         raise NotImplementedError("points expected are known in intervals and boxes, not in polygons: pass an array")
     return jnp.asarray(box)
@@ -172,42 +180,52 @@ def as_box(box):
 
 def window_shape(window):
     """Shape of a place in a window: ``()`` in time, ``(D,)`` in space."""
-    return window.position_shape if isinstance(window, Polygon) else window.shape[1:]
+    return window.position_shape if isinstance(window, REGIONS) else window.shape[1:]
 
 
 def volume(window):
     """Length, area or volume of a window."""
-    return window.volume if isinstance(window, Polygon) else (window[1] - window[0]).prod()
+    return window.volume if isinstance(window, REGIONS) else (window[1] - window[0]).prod()
 
 
 def overlap(window, box):
     """Length, area or volume of what a window has in common with an interval or box, whose ends may be infinite."""
-    if isinstance(window, Polygon):
-        return window.overlap(box)
     box = as_box(box)
+    if isinstance(window, REGIONS):
+        return window.overlap(box)
     return jnp.maximum(jnp.minimum(box[1], window[1]) - jnp.maximum(box[0], window[0]), 0.0).prod()
 
 
 def log_volume(window):
     """Log of the length, area or volume of a window."""
-    return jnp.log(window.volume) if isinstance(window, Polygon) else jnp.log(window[1] - window[0]).sum()
+    return jnp.log(window.volume) if isinstance(window, REGIONS) else jnp.log(window[1] - window[0]).sum()
 
 
 def contains(window, position):
     """Is a place in a window?"""
-    if isinstance(window, Polygon):
+    if isinstance(window, REGIONS):
         return window.contains(position)
     return jnp.all((position >= window[0]) & (position <= window[1]))
 
 
 def bounds(window):
     """The smallest interval or box around a window."""
-    return window.bounds if isinstance(window, Polygon) else window
+    return window.bounds if isinstance(window, REGIONS) else window
+
+
+def boxes(window):
+    """The boxes that a window consists of, ``(M, 2, D)``; of an interval, ``(1, 2, 1)``. Polygons do not."""
+    return window.ends[:, :, None] if isinstance(window, Intervals) else window.reshape(1, 2, -1)
+
+
+def bounds_around(window, position):
+    """Bounds of the part of a window in which a place is: of the interval, where there are several."""
+    return window.around(position) if isinstance(window, Intervals) else bounds(window)
 
 
 def uniform_position(key, window):
     """A place in a window."""
-    if isinstance(window, Polygon):
+    if isinstance(window, REGIONS):
         return window.uniform(key)
     low, high = window[0], window[1]
     return jax.random.uniform(key, jnp.shape(low), jnp.result_type(low, float), low, high)

@@ -5,6 +5,7 @@ from tsppl.conjugate import (
     DocumentCluster as DocumentCluster,
     GaussianCluster as GaussianCluster,
     GaussianInverseWishartCluster as GaussianInverseWishartCluster,
+    Intervals as Intervals,
     Polygon as Polygon,
     SequenceCluster as SequenceCluster,
 )

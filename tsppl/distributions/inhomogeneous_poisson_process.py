@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 
-from tsppl.conjugate.windows import Polygon, as_box, as_window, contains
+from tsppl.conjugate.windows import Polygon, as_box, as_window, bounds, boxes, contains, window_shape
 from tsppl.distributions.poisson_process import PoissonLike
 
 NUM_NODES = 8
@@ -29,8 +29,8 @@ class InhomogeneousPoissonProcess(PoissonLike):
         log_intensity: function of one place, ``()`` in time, else ``(D,)``, that returns the log of points expected per unit
             of length, area or volume. Parameters that change from call to call of a compiled function travel as the
             arguments of a ``jax.tree_util.Partial``; a plain function is compiled in as it is.
-        window: where points can be, ``(2,)`` in time, ``(2, D)`` for a box.
-        num_panels: panels in each coordinate.
+        window: where points can be, ``(2,)`` in time, ``(2, D)`` for a box, or :class:`Intervals`.
+        num_panels: panels in each coordinate; in each of several intervals.
 
     Raises:
         NotImplementedError: if the window is a polygon.
@@ -60,27 +60,35 @@ class InhomogeneousPoissonProcess(PoissonLike):
     @property
     def position_shape(self):
         """``()`` in time, ``(D,)`` in space."""
-        return self.window.shape[1:]
+        return window_shape(self.window)
 
     def log_intensity(self, points):
         """Log intensity at each point; minus infinity outside of the window."""
         points = self._checked(points)
         inside = jax.vmap(contains, (None, 0))(self.window, points)
-        within = jnp.clip(points, self.window[0], self.window[1])
+        within = jnp.clip(points, *bounds(self.window))
         return jnp.where(inside, jax.vmap(self.function)(within), -jnp.inf)
 
     def compensator(self, window=None):
         """Points expected in all, or in a box, by quadrature."""
-        low, high = self.window.reshape(2, -1)
+        return self._expected_in_boxes(window).sum()
+
+    def _expected_in_boxes(self, window=None):
+        parts = boxes(self.window)
+        low, high = parts[:, 0], parts[:, 1]
         if window is not None:
             wanted = jnp.reshape(as_box(window), (2, -1))
             low = jnp.clip(wanted[0], low, high)
             high = jnp.clip(wanted[1], low, high)
-        return self._panels(jnp.zeros(0, low.dtype), low, high).sum()
+        return jax.vmap(self._panels, (None, 0, 0))(jnp.zeros(0, low.dtype), low, high).sum(1)
 
     def sample_point(self, key):
         """A point: one coordinate after the other, by inversion of its distribution given those before."""
-        low, high = self.window.reshape(2, -1)
+        parts, chosen = boxes(self.window), 0
+        if len(parts) > 1:
+            key, part_key = random.split(key)
+            chosen = random.categorical(part_key, jnp.log(self._expected_in_boxes()))
+        low, high = parts[chosen]
         begin = jnp.zeros(0, low.dtype)
         for axis, draw in enumerate(random.uniform(key, low.shape, low.dtype)):
             cumulative = jnp.cumsum(self._panels(begin, low[axis:], high[axis:]))

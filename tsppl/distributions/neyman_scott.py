@@ -52,7 +52,8 @@ class NeymanScott:
         background_rate: background points expected per unit of length, area or volume; or a process of places on
             the same window, such as a :class:`PiecewisePoissonProcess`, where that rate varies. Marks are the cluster's.
         window: where events and background points can be: lowest and highest place, ``(2,)`` in time, ``(2, D)`` for a
-            box; or a :class:`Polygon`, for clusters with edges ignored. Points of clusters fall outside of it too.
+            box; :class:`Intervals`, where recordings have gaps; or a :class:`Polygon`, for clusters with edges ignored.
+            Points of clusters fall outside of it too.
 
     Raises:
         TypeError: if ``amplitude`` is no Gamma distribution, ``cluster`` no Cluster, ``background_rate`` no Poisson process.

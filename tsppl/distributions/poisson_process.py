@@ -132,7 +132,7 @@ class PoissonProcess(PoissonLike):
 
     Args:
         rate: points expected per unit of length, area or volume.
-        window: where points can be, ``(2,)`` in time, ``(2, D)`` for a box, or a :class:`Polygon`.
+        window: where points can be, ``(2,)`` in time, ``(2, D)`` for a box, :class:`Intervals`, or a :class:`Polygon`.
 
     Raises:
         ValueError: if ``rate`` is no number, or the window empty.

@@ -12,6 +12,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 
 from tsppl.conjugate import SequenceCluster, sequence_counts
+from tsppl.conjugate.windows import bounds_around
 from tsppl.distributions import ClusteredPoints, ClusterLabels
 from tsppl.inference.complete_data import NotConjugateError
 from tsppl.inference.conjugacy import NUM_CHECKS, exactly, in_double
@@ -141,7 +142,7 @@ class SequenceGibbs(MCMCKernel):
 
     def _shift(self, key, trace, process, clusters, events, offsets):
         cluster, num_types = process.cluster, len(offsets)
-        low, high = jnp.moveaxis(clusters.window, 1, 0)
+        low, high = jax.vmap(bounds_around)(clusters.window, events.time).T
         if cluster.edges == "ignored":
             low, high = jnp.full_like(low, -jnp.inf), jnp.full_like(high, jnp.inf)
         types = jnp.where(clusters.occupied, events.type, num_types)

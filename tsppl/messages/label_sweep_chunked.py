@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 
+from tsppl.conjugate.windows import Intervals
 from tsppl.messages.compound_poisson import canonical_labels
 from tsppl.messages.label_sweep import Sweep, move_weights, with_filling
 
@@ -183,17 +184,20 @@ def _move_longest(size, begin, end, cluster, state, steps, windows, at_edge, wei
     """Move the points ``begin`` to ``end`` of the first ``size`` chunks; ``state`` is sums, missing slots, labels drawn."""
     sums, overflow, drawn = state
     num_slots = sums.size.shape[0]
-    windows = windows[:size]
+    windows = jax.tree.map(lambda array: array[:size], windows)
+    # Edges are in the midst of time where a window has gaps.
+    interior = cluster if isinstance(windows, Intervals) else cluster.interior()
     slots = jnp.arange(num_slots)[:, None]
     dtype = steps[-1].dtype
     # A product with a triangle sums up weights much faster than a cumulative sum does on a CPU.
     triangle = jnp.tril(jnp.ones((num_slots + 2, num_slots + 2), dtype))
 
     def predict(sums, single):
-        inner = jax.vmap(jax.vmap(cluster.interior().log_predictive), (0, None, None))(sums, single, windows)
+        inner = jax.vmap(jax.vmap(interior.log_predictive), (0, None, None))(sums, single, windows)
         edge = jnp.minimum(at_edge, size - 1)
-        few = jax.tree.map(lambda array: array[:, edge], sums), jax.tree.map(lambda array: array[edge], single)
-        outer = jax.vmap(jax.vmap(cluster.log_predictive), (0, None, None))(*few, windows[edge])
+        of_lanes = jax.tree.map(lambda array: array[edge], (single, windows))
+        few = jax.tree.map(lambda array: array[:, edge], sums)
+        outer = jax.vmap(jax.vmap(cluster.log_predictive), (0, None, None))(few, *of_lanes)
         return inner.at[:, at_edge].set(outer, mode="drop")
 
     def move(step, state):
