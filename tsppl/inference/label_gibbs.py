@@ -27,10 +27,13 @@ from tsppl.messages import (
     split_or_merge,
     sweep_labels,
     sweep_labels_chunked,
+    sweep_labels_numba,
 )
+from tsppl.messages.label_sweep_numba import require_numba
 from tsppl.sites import latent_sites
 
 METHODS = ("auto", "serial", "chunked")
+BACKENDS = ("jax", "numba")
 OVERFLOW = (
     "LabelGibbs lacked a slot for a cluster in this draw, or points are far from the first point of their cluster, so "
     "clusters were kept from opening or points from moving: raise max_clusters or reach. state.overflow counts how often"
@@ -52,7 +55,7 @@ class LabelGibbsState(NamedTuple):
 
     ``overflow`` adds up how often something did not fit in, ``accepted`` splits and merges; ``num_empty`` is for how many
     draws on end every point has been background; ``reach_ratio`` is the reach of the sweep over that which the clusters now
-    need, infinite for serial sweeps. ``MCMC.run(..., extra_fields=("block_states.0.num_clusters",))`` collects one.
+    need, infinite for sweeps that need none. ``MCMC.run(..., extra_fields=("block_states.0.num_clusters",))`` collects one.
     """
 
     z: dict
@@ -78,13 +81,17 @@ class LabelGibbs(MCMCKernel):
     Args:
         model: NumPyro model.
         site: name of the observed points.
+        backend: ``"jax"``: sweeps run wherever JAX does. ``"numba"``: on one core of the CPU, many times faster, for
+            :class:`GaussianCluster` and :class:`SequenceCluster`; points in any order, at a cost of the clusters nearby each,
+            in space too, or of all with ``method="serial"``. Chains that are vectorized are swept one after the other.
         method: ``"serial"``: one point after the other, at a cost of all clusters each, exact. ``"chunked"``: for points
             sorted by time, chunks of time side by side, at a cost of the clusters nearby; neglects what is farther than
             ``reach``. ``"auto"``: chunked for points in time when there are more than 200.
         reach: for chunked sweeps, time beyond which a point and a cluster do not see each other: twelve times the largest
-            width that the posterior allows. Too short a reach warns. If None, ``cluster.reach`` at the start, doubled.
-        max_clusters: slots for clusters: in all for serial sweeps, ``N`` if None; near a chunk otherwise, 32 if None. A
-            sweep that lacks a slot warns.
+            width that the posterior allows. Too short a reach warns. If None, ``cluster.reach`` at the start, doubled; with
+            numba that of the sweep at hand, doubled.
+        max_clusters: slots for clusters: in all for serial sweeps and with numba, ``N`` if None; near a chunk otherwise, 32 if
+            None. A sweep that lacks a slot warns.
         num_sweeps: sweeps for each draw.
         num_split_merge: proposals of splits and merges for each draw.
         annealing: temperatures that fall to one, for sweeps before the first draw: at temperature ``T`` amplitudes have the
@@ -112,6 +119,7 @@ class LabelGibbs(MCMCKernel):
         model,
         site,
         *,
+        backend="jax",
         method="auto",
         reach=None,
         max_clusters=None,
@@ -123,11 +131,17 @@ class LabelGibbs(MCMCKernel):
     ):
         if method not in METHODS:
             raise ValueError(f"method is {method!r}; pass one of {METHODS}")
+        if backend not in BACKENDS:
+            raise ValueError(f"backend is {backend!r}; pass one of {BACKENDS}")
+        if backend == "numba":
+            require_numba()
         if start not in ("neighbours", "given"):
             raise ValueError(f"start is {start!r}; pass 'neighbours' or 'given'")
         if any(temperature < 1 for temperature in annealing):
             raise ValueError(f"annealing is {tuple(annealing)}; temperatures are at least 1")
-        self._model, self._site, self._method, self._check = model, site, method, check
+        self._model, self._site, self._check = model, site, check
+        self._backend, self._method = backend, method
+        self._numba_reach = jnp.inf if method == "serial" else reach
         self._reach, self._max_clusters, self._start = reach, max_clusters, start
         self._num_sweeps, self._num_split_merge, self._annealing = num_sweeps, num_split_merge, tuple(annealing)
         self._layout = None
@@ -152,7 +166,10 @@ class LabelGibbs(MCMCKernel):
         process, points = self._process({self.labels_site: labels}, model_args, kwargs)
         if self._check and len(labels) > 1:
             self._compare(len(labels), model_args, kwargs)
-        self._layout = self._choose_layout(process, points)
+        if self._backend == "numba":
+            require_numba(process.cluster)
+        else:
+            self._layout = self._choose_layout(process, points)
         if self._start == "neighbours" and len(labels):
             labels = jax.jit(neighbouring_labels)(process, points)
         overflow, sweep = jnp.zeros((), jnp.int32), jax.jit(self._sweep)
@@ -188,7 +205,10 @@ class LabelGibbs(MCMCKernel):
         if len(labels) == 0:
             return labels, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
         log_background = process.log_background(points)
-        if self._layout is None:
+        if self._backend == "numba":
+            options = {"max_clusters": self._max_clusters, "reach": self._numba_reach}
+            swept = sweep_labels_numba(sweep_key, *arguments, log_background=log_background, **options)
+        elif self._layout is None:
             swept = sweep_labels(sweep_key, *arguments, log_background=log_background, max_clusters=self._max_clusters)
         else:
             swept = sweep_labels_chunked(sweep_key, *arguments, log_background=log_background, layout=self._layout)
@@ -201,7 +221,11 @@ class LabelGibbs(MCMCKernel):
         return labels, swept.overflow, accepted.sum(dtype=jnp.int32)
 
     def _state(self, labels, overflow, accepted, process, rng_key):
-        ratio = jnp.inf if self._layout is None else self._layout.reach / process.cluster.reach
+        ratio = jnp.inf
+        if self._layout is not None:
+            ratio = self._layout.reach / process.cluster.reach
+        elif self._backend == "numba" and self._numba_reach is not None:
+            ratio = self._numba_reach / process.cluster.reach
         num_clusters = labels.max(initial=-1).astype(jnp.int32) + 1
         num_background = jnp.sum(labels < 0, dtype=jnp.int32)
         ratio = jnp.asarray(ratio, jnp.result_type(float))

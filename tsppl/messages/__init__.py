@@ -36,6 +36,7 @@ from tsppl.messages.label_sweep_chunked import (
     chunk_layout as chunk_layout,
     sweep_labels_chunked as sweep_labels_chunked,
 )
+from tsppl.messages.label_sweep_numba import sweep_labels_numba as sweep_labels_numba
 from tsppl.messages.linear_gaussian import AffineGaussian as AffineGaussian, Gaussian as Gaussian
 from tsppl.messages.linear_gaussian_chain import (
     Marginals as Marginals,

@@ -1,0 +1,188 @@
+"""Gibbs sampling of labels of points, one after the other, outside of JAX: compiled by numba, on one core of the CPU.
+
+The law is that of :mod:`tsppl.messages.label_sweep`, in double precision and in another order, but a point only sees clusters
+nearby: those whose first point is in its own cell or in one beside it, on a grid of cells at least ``reach`` wide that moves
+at random. What is neglected is stated in :mod:`tsppl.messages.label_sweep_chunked`; and so are weights below ``exp(-36)`` of the
+largest.
+"""
+
+import importlib.util
+from functools import partial
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from tsppl.conjugate import GaussianCluster, SequenceCluster
+from tsppl.conjugate.windows import log_volume
+from tsppl.messages.label_sweep import Sweep, move_weights
+
+MOST_GRID_AXES = 2
+CELLS_PER_POINT = 4
+
+
+def sweep_labels_numba(
+    key, cluster, labels, points, window, rates, *, log_background=None, max_clusters=None, reach=None
+) -> Sweep:
+    """Draw the label of every point given all others; under ``vmap`` one pattern after the other.
+
+    Args:
+        cluster: a :class:`~tsppl.conjugate.GaussianCluster` or :class:`~tsppl.conjugate.SequenceCluster`.
+        labels: int ``(N,)``, canonical.
+        points: ``(N,)`` and the shape of a point, in any order.
+        window: ``(2,)`` and the shape of a place.
+        rates: events expected, concentration and rate of amplitudes, background points expected.
+        log_background: log density of each point in the background, ``(N,)``; uniform on the window if None.
+        max_clusters: number of slots, as for :func:`~tsppl.messages.label_sweep.sweep_labels`; ``N`` if None.
+        reach: distance, by dimension, beyond which a point and the first point of a cluster need not see each other; all see
+            each other if it is infinite. Twice ``cluster.reach`` if None.
+
+    Returns:
+        Labels, and how often something did not fit in: points that found no slot free, points of further clusters in
+        ``labels``, and points left as they are because the first point of their cluster is out of sight.
+
+    Raises:
+        ImportError: without numba.
+        NotImplementedError: for other families of clusters, and for clusters kept inside of a window with gaps.
+    """
+    require_numba(cluster)
+    if cluster.edges == "exact" and not isinstance(window, jax.Array | np.ndarray):
+        raise NotImplementedError(
+            'with backend="numba" clusters are kept inside of an interval or a box only: use backend="jax", or edges="ignored"'
+        )
+    num_points = len(points)
+    if num_points == 0:
+        return Sweep(labels.astype(jnp.int32), jnp.zeros((), jnp.int32))
+    if log_background is None:
+        log_background = jax.vmap(cluster.log_background, (0, None))(points, window)
+    weights = move_weights(*rates)
+    new = weights.new - log_volume(window)
+    inputs = {
+        "seed": random.bits(key, (4,), jnp.uint32),
+        "labels": labels,
+        "positions": cluster.positions(points),
+        "numbers": jnp.stack([2 * cluster.reach if reach is None else reach, weights.concentration, new]),
+        "apart": weights.background + log_background,
+        "family": FAMILIES[type(cluster)][0](cluster, points),
+        "window": window.reshape(2, -1) if cluster.edges == "exact" else None,
+    }
+    num_slots = num_points if max_clusters is None else min(max_clusters, num_points)
+    sweep = partial(_sweep, type(cluster), num_slots)
+    shapes = jax.ShapeDtypeStruct((num_points,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
+    return Sweep(*jax.pure_callback(sweep, shapes, inputs, vmap_method="sequential"))
+
+
+def require_numba(cluster=None):
+    """Raise unless numba is there, and knows the family of a cluster.
+
+    Raises:
+        ImportError: without numba.
+        NotImplementedError: for families that have no compiled sweep, and for classes derived from those that have one.
+    """
+    if importlib.util.find_spec("numba") is None:
+        raise ImportError('backend="numba" needs numba: pip install "tsppl[numba]"')
+    if cluster is not None and type(cluster) not in FAMILIES:
+        known = " and ".join(family.__name__ for family in FAMILIES)
+        raise NotImplementedError(
+            f'sweeps with backend="numba" are for {known}; for a {type(cluster).__name__} use backend="jax"'
+        )
+
+
+def _sweep(family, num_slots, inputs):
+    """Labels and missing slots, from and to NumPy arrays: in here no function of JAX may be called."""
+    from tsppl.messages import label_sweep_compiled as compiled
+
+    inputs = jax.tree.map(np.asarray, inputs)
+    reach, concentration, new = inputs["numbers"].tolist()
+    generator = np.random.default_rng(inputs["seed"])
+    positions = inputs["positions"].astype(float).reshape(len(inputs["labels"]), -1)
+    cell, num_cells, neighbours = _grid(generator, positions, reach)
+    order = compiled.visiting_order(cell, num_cells, generator.random(len(cell)))
+    slot = inputs["labels"].astype(np.int64)
+    unfit = slot >= num_slots
+    slot[unfit] = -1
+    with np.errstate(divide="ignore"):
+        log_size = np.log(np.arange(len(cell) + 1) + concentration)
+    common = slot, num_slots, cell, num_cells, neighbours, order, generator.random(len(cell)), log_size
+    window = np.full((2, positions.shape[1]), [[-np.inf], [np.inf]])
+    if inputs["window"] is not None:
+        window = inputs["window"].astype(float)
+    apart = inputs["apart"].astype(float)
+    missing = FAMILIES[family][1](compiled, common, apart, positions, inputs["family"], window, new)
+    return compiled.canonical(slot), np.int32(missing + unfit.sum())
+
+
+def _grid(generator, positions, reach):
+    """Cells of places, their number, and differences between cell numbers of neighbours (a cell is its own, too).
+
+    Along two axes at most, and wider than ``reach`` if there were too many; with empty cells all around.
+    """
+    positions = positions[:, :MOST_GRID_AXES]
+    num_axes = positions.shape[1]
+    lowest = positions.min(0)
+    span = positions.max(0) - lowest
+    most = max(1.0, (CELLS_PER_POINT * len(positions)) ** (1 / num_axes))
+    # Two cells of the whole span do what an infinite reach asks for.
+    width = np.maximum(np.minimum(reach, 2 * span), span / most) + (span == 0)
+    places = ((positions - lowest) / width + generator.random(num_axes)).astype(np.int64) + 1
+    strides = np.cumprod(np.append(1, places.max(0)[:-1] + 2))
+    num_cells = int((places.max(0) + 2).prod())
+    steps = np.array(list(product((-1, 0, 1), repeat=num_axes)))
+    return places @ strides, num_cells, steps @ strides
+
+
+def _gaussian_parameters(cluster, points):
+    return {"scale": jnp.atleast_1d(cluster.scale)}
+
+
+def _sweep_gaussian(compiled, common, apart, positions, parameters, window, new):
+    """In units of the clusters' width."""
+    scale = parameters["scale"].astype(float)
+    *common, log_size = common
+    log_numbers = np.log(np.arange(1, len(log_size) + 1))
+    log_join = log_size - np.log(scale).sum() - 0.5 * len(scale) * np.log(2 * np.pi)
+    log_join[1:] -= 0.5 * len(scale) * np.diff(log_numbers)
+    return compiled.sweep_gaussian(
+        *common, log_join, apart, positions / scale, tuple(range(len(scale))), *(window / scale), new
+    )
+
+
+def _sequence_parameters(cluster, points):
+    return {
+        "neurons": points[:, 1],
+        "neuron_probs": cluster.neuron_probs,
+        "offsets": cluster.offsets,
+        "widths": cluster.widths,
+        "warps": cluster.warps,
+        "type_probs": cluster.type_probs,
+        "warp_probs": cluster.warp_probs,
+    }
+
+
+def _sweep_sequences(compiled, common, apart, positions, parameters, window, new):
+    """With tables by neuron and kind, which is a type with a warp."""
+    smallest = np.finfo(parameters["neuron_probs"].dtype).tiny
+    neurons = parameters["neurons"].astype(np.int64)
+    probs, offsets, widths, warps, type_probs, warp_probs = (
+        parameters[name].astype(float)
+        for name in ("neuron_probs", "offsets", "widths", "warps", "type_probs", "warp_probs")
+    )
+
+    def table(of_type, of_warp):
+        return np.ascontiguousarray((of_type[:, None] * of_warp[:, None]).reshape(-1, of_type.shape[1]).T)
+
+    with np.errstate(divide="ignore"):
+        log_prior = np.log(np.outer(type_probs, warp_probs).ravel())
+    tables = table(offsets, warps), table(widths, warps) ** -2.0
+    log_probs = np.log(table(np.maximum(probs, smallest), np.ones_like(warps)))
+    return compiled.sweep_sequences(
+        *common, apart, positions[:, 0], neurons, *tables, log_probs, log_prior, *window[:, 0], new
+    )
+
+
+FAMILIES = {
+    GaussianCluster: (_gaussian_parameters, _sweep_gaussian),
+    SequenceCluster: (_sequence_parameters, _sweep_sequences),
+}
