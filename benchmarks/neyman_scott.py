@@ -6,8 +6,10 @@ spikes. A sweep visits every point once; it starts from the labels that the poin
 """
 
 import argparse
+import importlib.util
 import os
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from _timing import _emit, _environment, _row, write_section
 from jax import random
 
 import tsppl.distributions as tsd
-from tsppl.messages import chunk_layout, sweep_labels, sweep_labels_chunked
+from tsppl.messages import chunk_layout, sweep_labels, sweep_labels_chunked, sweep_labels_numba
 
 NUM_CALLS = 7
 NUM_SERIAL = 2_000
@@ -37,37 +39,30 @@ def _seconds(function, *arguments):
     return np.median(times, axis=0)
 
 
-def chunked(length, edges):
-    """Points, processor and wall seconds of a sweep, and slots that were missing."""
-    process = make(length, edges)
-    pattern = process.simulate(random.key(0))
-    layout = chunk_layout(np.asarray(pattern.points), 1.2, reaches_per_chunk=3.0, num_slots=24)
-
-    @jax.jit
-    def sweep(key, labels, points):
-        return sweep_labels_chunked(key, process.cluster, labels, points, process.window, process.rates, layout=layout)
-
-    arguments = random.key(1), pattern.labels, pattern.points
-    return len(pattern.points), *_seconds(sweep, *arguments), int(sweep(*arguments).overflow)
-
-
-def serial(length):
-    """The same for the first points of a pattern, one after the other."""
-    process = make(length)
-    pattern = process.simulate(random.key(0))
-    number = min(NUM_SERIAL, len(pattern.points))
+def measure(sweep, process, pattern, number=None, **options):
+    """Points, processor and wall seconds of a sweep over the first points of a pattern, and slots that were missing."""
     points, labels = pattern.points[:number], pattern.labels[:number]
 
     @jax.jit
-    def sweep(key, labels, points):
-        return sweep_labels(key, process.cluster, labels, points, process.window, process.rates, max_clusters=256)
+    def run(key, labels, points):
+        return sweep(key, process.cluster, labels, points, process.window, process.rates, **options)
 
     arguments = random.key(1), labels, points
-    return number, *_seconds(sweep, *arguments), int(sweep(*arguments).overflow)
+    return len(points), *_seconds(run, *arguments), int(run(*arguments).overflow)
+
+
+def on_the_line(length, edges):
+    """Rows of chunked and compiled sweeps."""
+    process = make(length, edges)
+    pattern = process.simulate(random.key(0))
+    layout = chunk_layout(np.asarray(pattern.points), 1.2, reaches_per_chunk=3.0, num_slots=24)
+    yield f"chunked, edges {edges}", *measure(sweep_labels_chunked, process, pattern, layout=layout)
+    if has_numba():
+        yield f"numba, edges {edges}", *measure(sweep_labels_numba, process, pattern, reach=1.2)
 
 
 def sequences(edges):
-    """The same for sequences of spikes."""
+    """The same for sequences of spikes, one after the other in JAX."""
     keys = random.split(random.key(3), 2)
     cluster = tsd.SequenceCluster(
         jnp.full(2, 0.5),
@@ -77,14 +72,14 @@ def sequences(edges):
         edges=edges,
     )
     process = tsd.NeymanScott(1.4, dist.Gamma(10.0, 0.1), cluster, 20.0, (0.0, 22.2))
-    pattern = process.simulate(random.key(0))
+    run = partial(measure, process=process, pattern=process.simulate(random.key(0)), max_clusters=64)
+    yield f"sequences, serial, 64 slots, edges {edges}", *run(sweep_labels)
+    if has_numba():
+        yield f"sequences, numba, edges {edges}", *run(sweep_labels_numba, reach=jnp.inf)
 
-    @jax.jit
-    def sweep(key, labels, points):
-        return sweep_labels(key, process.cluster, labels, points, process.window, process.rates, max_clusters=64)
 
-    arguments = random.key(1), pattern.labels, pattern.points
-    return len(pattern.points), *_seconds(sweep, *arguments), int(sweep(*arguments).overflow)
+def has_numba():
+    return importlib.util.find_spec("numba") is not None
 
 
 def density(length):
@@ -113,15 +108,15 @@ def main():
     parser.add_argument("--quick", action="store_true", help="small sizes, only printed")
     quick = parser.parse_args().quick
     heading = f"Neyman-Scott processes, float32, XLA flags: {os.environ.get('XLA_FLAGS') or 'default'}"
-    lines = [_emit(f"## {heading}\n"), _emit(_environment(["numpyro"]) + "\n")]
+    lines = [_emit(f"## {heading}\n"), _emit(_environment(["numpyro", "numba"] if has_numba() else ["numpyro"]) + "\n")]
     lengths = (50.0, 200.0) if quick else (500.0, 5_000.0, 50_000.0)
     header = ["sweep", "points", "ms, wall", "points / s, wall", "points / s of processor time", "missing slots"]
     lines += [_emit(_row(header)), _emit("|---" + "|---:" * 5 + "|")]
-    rows = [
-        (f"chunked, edges {edges}", *chunked(length, edges)) for edges in ("ignored", "exact") for length in lengths
-    ]
-    rows.append(("serial, 256 slots", *serial(lengths[0])))
-    rows += [(f"sequences, serial, 64 slots, edges {edges}", *sequences(edges)) for edges in ("ignored", "exact")]
+    rows = [row for edges in ("ignored", "exact") for length in lengths for row in on_the_line(length, edges)]
+    process = make(lengths[0])
+    slots = {"number": NUM_SERIAL, "max_clusters": 256}
+    rows.append(("serial, 256 slots", *measure(sweep_labels, process, process.simulate(random.key(0)), **slots)))
+    rows += [row for edges in ("ignored", "exact") for row in sequences(edges)]
     for name, number, processor, wall, missing in rows:
         cells = [
             name,
