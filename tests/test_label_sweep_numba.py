@@ -13,7 +13,7 @@ from numpyro.infer import MCMC, NUTS, Gibbs
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tests.test_label_gibbs import AMPLITUDE, CASES, SEQUENCE, pattern, sweep_once, total_variation
+from tests.test_label_gibbs import AMPLITUDE, CASES, pattern, sweep_once, total_variation
 from tests.test_sequence_gibbs import NAMES, SPIKES as TINY_SPIKES, tiny_model
 from tsppl.inference import LabelGibbs, SequenceGibbs, anneal
 from tsppl.messages import canonical_labels, chunk_layout, sweep_labels, sweep_labels_chunked, sweep_labels_numba
@@ -25,6 +25,14 @@ POINTS = np.array([0.62, 0.75, 0.81, 2.10, 2.32, 2.45])
 SPIKES = np.array([[0.62, 0.0], [0.7, 2.0], [0.75, 1.0], [2.2, 0.0], [2.4, 2.0]])
 LINE = tsd.NeymanScott(0.4, AMPLITUDE, tsd.GaussianCluster(0.3), 0.4, NARROW)
 RAMP = tsd.PiecewisePoissonProcess(jnp.array([2.0, 0.2]), jnp.array([0.6, 1.0, 2.5]))
+SEQUENCE = tsd.SequenceCluster(
+    jnp.array([0.1, 0.9]),
+    jnp.array([[0.4, 0.3, 0.3], [0.1, 0.3, 0.6]]),
+    jnp.array([[0.0, 0.1, 0.2], [0.3, -0.1, 0.0]]),
+    jnp.array([[0.1, 0.2, 0.1], [0.1, 0.05, 0.2]]),
+    warps=jnp.array([0.7, 1.4]),
+    warp_probs=jnp.array([0.2, 0.8]),
+)
 EDGES = {
     "line": (LINE, POINTS),
     "edges ignored": (tsd.NeymanScott(0.4, AMPLITUDE, LINE.cluster.interior(), 0.4, NARROW), POINTS),
@@ -123,7 +131,7 @@ def test_many_sweeps_of_many_points_inside_a_scan():
 
 
 def test_points_in_any_order_and_far_from_zero():
-    """Moved, with their window, by a million widths; in another order; with clusters that were far away and tight: three pairs."""
+    """Three tight pairs, unsorted and a million widths from zero; two sweeps from the background."""
     cluster = tsd.GaussianCluster(jnp.array(0.01))
     process = tsd.NeymanScott(1.0, dist.Gamma(200.0, 100.0), cluster, 1e-6, (1e4, 1e4 + 3.0))
     points = 1e4 + jnp.array([2.5, 0.5, 1.5, 1.501, 2.501, 0.501])
@@ -155,6 +163,20 @@ def test_no_point_goes_to_an_impossible_background():
         assert (compiled(random.key(seed), process, jnp.full(6, -1), jnp.asarray(points)).labels >= 0).all()
     kept = compiled(random.key(0), process, jnp.array([0, 1, 0, 1, 0, 1]), jnp.asarray(points), max_clusters=2)
     assert (kept.labels >= 0).all()
+
+
+@pytest.mark.parametrize("max_clusters", [None, 2])
+def test_weights_of_every_magnitude(max_clusters):
+    """A point between two clusters, where a new one is ``exp(-440)`` as likely, or impossible, and background is impossible."""
+    process = tsd.NeymanScott(0.4, dist.Gamma(400.0, 0.5), tsd.GaussianCluster(0.1), 0.0, (0.0, 3.0))
+    points, one = jnp.array([1.0, 1.01, 1.02, 2.0, 2.01, 2.02, 1.5]), jnp.array([0, 0, 0, 1, 1, 1, 0])
+    difference = process.log_joint(one.at[-1].set(1), points) - process.log_joint(one, points)
+    keys = random.split(random.key(0), 2000)
+    found = jax.vmap(lambda key: compiled(key, process, one, points, max_clusters=max_clusters).labels)(keys)
+    assert_allclose(found[:, :-1], jnp.broadcast_to(one[:-1], (2000, 6)))
+    expected = jax.nn.sigmoid(difference)
+    assert 0.1 < expected < 0.9
+    assert abs(found[:, -1].mean() - expected) < 4 * jnp.sqrt(expected * (1 - expected) / 2000)
 
 
 def test_log_mass_is_that_of_jax_in_both_tails():
