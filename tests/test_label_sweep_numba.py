@@ -172,7 +172,8 @@ def test_weights_of_every_magnitude(max_clusters):
     points, one = jnp.array([1.0, 1.01, 1.02, 2.0, 2.01, 2.02, 1.5]), jnp.array([0, 0, 0, 1, 1, 1, 0])
     difference = process.log_joint(one.at[-1].set(1), points) - process.log_joint(one, points)
     keys = random.split(random.key(0), 2000)
-    found = jax.vmap(lambda key: compiled(key, process, one, points, max_clusters=max_clusters).labels)(keys)
+    options = {"max_clusters": max_clusters, "reach": jnp.inf}
+    found = jax.vmap(lambda key: compiled(key, process, one, points, **options).labels)(keys)
     assert_allclose(found[:, :-1], jnp.broadcast_to(one[:-1], (2000, 6)))
     expected = jax.nn.sigmoid(difference)
     assert 0.1 < expected < 0.9

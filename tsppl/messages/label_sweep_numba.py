@@ -124,8 +124,8 @@ def _grid(generator, positions, reach):
     lowest = positions.min(0)
     span = positions.max(0) - lowest
     most = max(1.0, (CELLS_PER_POINT * len(positions)) ** (1 / num_axes))
-    # Two cells of the whole span do what an infinite reach asks for.
-    width = np.maximum(np.minimum(reach, 2 * span), span / most) + (span == 0)
+    # A cell of many times the span is what an infinite reach asks for.
+    width = np.maximum(np.minimum(reach, 1e6 * span), span / most) + (span == 0)
     places = ((positions - lowest) / width + generator.random(num_axes)).astype(np.int64) + 1
     strides = np.cumprod(np.append(1, places.max(0)[:-1] + 2))
     num_cells = int((places.max(0) + 2).prod())
