@@ -119,10 +119,12 @@ def weigh_options(apart, opening):
 @compiled
 def draw(level, sum_apart, sum_options, near, cumulative, count):
     """One of the clusters ``near``, -1 for background, ``OPEN`` for a new cluster: the first whose sum of weights is above."""
-    if level < sum_apart or sum_options + count == 0:
+    if level < sum_apart:
         return -1
     if level < sum_options:
         return OPEN
+    if count == 0:
+        return OPEN if sum_options > sum_apart else -1
     place = 0
     while place < count - 1 and cumulative[place] <= level:
         place += 1
@@ -154,16 +156,15 @@ def gaussian_edge(means, point, size, low, high):
 
 
 @compiled
-def sweep_gaussian(
-    slot, num_slots, cell, num_cells, neighbours, order, uniform, log_join, apart, points, axes, low, high, new
-):
+def sweep_gaussian(slot, num_slots, visits, apart, new, log_join, points, axes, low, high):
     """Draw ``slot``, the label of every point, in place; points and window in units of the cluster's width.
 
-    ``log_join[n]`` is the log weight of a cluster of ``n`` points for one in its middle, ``apart`` that of the background, ``new``
-    that of a new cluster, where edges are far; ``low`` and ``high`` are infinite where there are none; ``axes`` is a tuple, so that loops over
-    it are unrolled. Returns how often something did
-    not fit in.
+    ``visits`` are cells of points, their number, neighbours, the order of points, and a uniform number for each. ``apart`` is the
+    log weight of the background for each point, ``new`` that of a new cluster, ``log_join[n]`` that of one with ``n`` points
+    for a point in its middle, where edges are far; ``low`` and ``high`` are infinite where there are none. ``axes`` is a
+    tuple, so that loops over it are unrolled. Returns how often something did not fit in.
     """
+    cell, num_cells, neighbours, order, uniform = visits
     num_points = len(points)
     shrink, inverse = np.zeros((2, num_points + 1))
     for number in range(1, num_points + 1):
@@ -286,32 +287,14 @@ def weigh_kinds(cluster, precision, pull, log_scale, log_kind, log_prior, low, h
 
 
 @compiled
-def sweep_sequences(
-    slot,
-    num_slots,
-    cell,
-    num_cells,
-    neighbours,
-    order,
-    uniform,
-    log_size,
-    apart,
-    times,
-    neurons,
-    offsets,
-    precisions,
-    log_probs,
-    log_prior,
-    low,
-    high,
-    new,
-):
+def sweep_sequences(slot, num_slots, visits, apart, new, log_size, times, neurons, tables, log_prior, low, high):
     """Draw ``slot``, the label of every spike, in place. A kind is a type with a warp.
 
-    ``log_size[n]`` is the log of ``a + n``, ``apart`` the log weight of the background, ``new`` that of a new cluster apart from
-    what depends on its spike; ``offsets``, ``precisions`` and ``log_probs`` are by neuron and kind, ``log_prior`` by kind.
-    ``low`` and ``high`` are infinite where edges are ignored. Returns how often something did not fit in.
+    As for Gaussian clusters, but ``new`` lacks what depends on the spike, and ``log_size[n]`` is the log of ``a + n``.
+    ``tables`` are offsets, precisions and log probabilities by neuron and kind.
     """
+    cell, num_cells, neighbours, order, uniform = visits
+    offsets, precisions, log_probs = tables
     num_kinds = len(log_prior)
     heights = log_probs + 0.5 * np.log(precisions) - LOG_ROOT_TAU
     size, origin = np.zeros(num_slots, np.int64), np.zeros(num_slots)

@@ -90,6 +90,7 @@ def require_numba(cluster=None):
         )
 
 
+@np.errstate(all="ignore")
 def _sweep(family, num_slots, inputs):
     """Labels and missing slots, from and to NumPy arrays: in here no function of JAX may be called."""
     from tsppl.messages import label_sweep_compiled as compiled
@@ -103,22 +104,23 @@ def _sweep(family, num_slots, inputs):
     slot = inputs["labels"].astype(np.int64)
     unfit = slot >= num_slots
     slot[unfit] = -1
-    with np.errstate(divide="ignore"):
-        log_size = np.log(np.arange(len(cell) + 1) + concentration)
-    common = slot, num_slots, cell, num_cells, neighbours, order, generator.random(len(cell)), log_size
+    log_size = np.log(np.arange(len(cell) + 1) + concentration)
+    visits = cell, num_cells, neighbours, order, generator.random(len(cell))
+    common = slot, num_slots, visits, inputs["apart"].astype(float), new
     window = np.full((2, positions.shape[1]), [[-np.inf], [np.inf]])
     if inputs["window"] is not None:
         window = inputs["window"].astype(float)
-    apart = inputs["apart"].astype(float)
-    missing = FAMILIES[family][1](compiled, common, apart, positions, inputs["family"], window, new)
+    missing = FAMILIES[family][1](compiled, common, log_size, positions, inputs["family"], window)
     return compiled.canonical(slot), np.int32(missing + unfit.sum())
 
 
 def _grid(generator, positions, reach):
     """Cells of places, their number, and differences between cell numbers of neighbours (a cell is its own, too).
 
-    Along two axes at most, and wider than ``reach`` if there were too many; with empty cells all around.
+    Along two axes at most, and wider than ``reach`` if there were too many; with empty cells all around. Numbers of cells
+    are valid whatever comes in, also not-a-number.
     """
+    reach = reach if reach > 0 else np.inf
     positions = positions[:, :MOST_GRID_AXES]
     num_axes = positions.shape[1]
     lowest = positions.min(0)
@@ -126,7 +128,8 @@ def _grid(generator, positions, reach):
     most = max(1.0, (CELLS_PER_POINT * len(positions)) ** (1 / num_axes))
     # A cell of many times the span is what an infinite reach asks for.
     width = np.maximum(np.minimum(reach, 1e6 * span), span / most) + (span == 0)
-    places = ((positions - lowest) / width + generator.random(num_axes)).astype(np.int64) + 1
+    places = np.nan_to_num((positions - lowest) / width) + generator.random(num_axes)
+    places = places.astype(np.int64) + 1
     strides = np.cumprod(np.append(1, places.max(0)[:-1] + 2))
     num_cells = int((places.max(0) + 2).prod())
     steps = np.array(list(product((-1, 0, 1), repeat=num_axes)))
@@ -137,16 +140,14 @@ def _gaussian_parameters(cluster, points):
     return {"scale": jnp.atleast_1d(cluster.scale)}
 
 
-def _sweep_gaussian(compiled, common, apart, positions, parameters, window, new):
+def _sweep_gaussian(compiled, common, log_size, positions, parameters, window):
     """In units of the clusters' width."""
     scale = parameters["scale"].astype(float)
-    *common, log_size = common
     log_numbers = np.log(np.arange(1, len(log_size) + 1))
     log_join = log_size - np.log(scale).sum() - 0.5 * len(scale) * np.log(2 * np.pi)
     log_join[1:] -= 0.5 * len(scale) * np.diff(log_numbers)
-    return compiled.sweep_gaussian(
-        *common, log_join, apart, positions / scale, tuple(range(len(scale))), *(window / scale), new
-    )
+    axes = tuple(range(len(scale)))
+    return compiled.sweep_gaussian(*common, log_join, positions / scale, axes, *(window / scale))
 
 
 def _sequence_parameters(cluster, points):
@@ -161,10 +162,10 @@ def _sequence_parameters(cluster, points):
     }
 
 
-def _sweep_sequences(compiled, common, apart, positions, parameters, window, new):
+def _sweep_sequences(compiled, common, log_size, positions, parameters, window):
     """With tables by neuron and kind, which is a type with a warp."""
     smallest = np.finfo(parameters["neuron_probs"].dtype).tiny
-    neurons = parameters["neurons"].astype(np.int64)
+    neurons = parameters["neurons"].astype(np.int64).clip(0, parameters["neuron_probs"].shape[1] - 1)
     probs, offsets, widths, warps, type_probs, warp_probs = (
         parameters[name].astype(float)
         for name in ("neuron_probs", "offsets", "widths", "warps", "type_probs", "warp_probs")
@@ -173,13 +174,10 @@ def _sweep_sequences(compiled, common, apart, positions, parameters, window, new
     def table(of_type, of_warp):
         return np.ascontiguousarray((of_type[:, None] * of_warp[:, None]).reshape(-1, of_type.shape[1]).T)
 
-    with np.errstate(divide="ignore"):
-        log_prior = np.log(np.outer(type_probs, warp_probs).ravel())
-    tables = table(offsets, warps), table(widths, warps) ** -2.0
+    log_prior = np.log(np.outer(type_probs, warp_probs).ravel())
     log_probs = np.log(table(np.maximum(probs, smallest), np.ones_like(warps)))
-    return compiled.sweep_sequences(
-        *common, apart, positions[:, 0], neurons, *tables, log_probs, log_prior, *window[:, 0], new
-    )
+    tables = table(offsets, warps), table(widths, warps) ** -2.0, log_probs
+    return compiled.sweep_sequences(*common, log_size, positions[:, 0], neurons, tables, log_prior, *window[:, 0])
 
 
 FAMILIES = {
