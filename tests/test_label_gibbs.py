@@ -120,17 +120,8 @@ def pattern(length, seed=0):
     return process, process.simulate(random.key(seed))
 
 
-@pytest.mark.slow
-def test_chunked_and_serial_sweeps_have_the_same_law():
-    """A pattern over many chunks: means of the number of clusters, of background points, and of the joint density."""
-    process, truth = pattern(60.0)
-    points = truth.points
-    layout = chunk_layout(np.asarray(points), 1.2, reaches_per_chunk=2.0, num_slots=24)
-    arguments = points, process.window, process.rates
-    updates = [
-        lambda key, labels: sweep_labels(key, process.cluster, labels, *arguments, max_clusters=200),
-        lambda key, labels: sweep_labels_chunked(key, process.cluster, labels, *arguments, layout=layout),
-    ]
+def assert_same_law(updates, process, truth, *, num_sweeps, num_warmup, num_chains=8):
+    """Of labels under two sweeps: means of the number of clusters, of background points, and of the joint density."""
     found = []
     for update in updates:
 
@@ -139,18 +130,30 @@ def test_chunked_and_serial_sweeps_have_the_same_law():
         def chain(key, update=update):
             def step(labels, key):
                 swept = update(key, labels)
-                labels = swept.labels
-                numbers = jnp.stack([labels.max() + 1.0, jnp.sum(labels < 0), process.log_joint(labels, points)])
-                return labels, (numbers, swept.overflow)
+                labels, density = swept.labels, process.log_joint(swept.labels, truth.points)
+                return labels, (jnp.stack([labels.max() + 1.0, jnp.sum(labels < 0), density]), swept.overflow)
 
-            return lax.scan(step, truth.labels, random.split(key, 300))[1]
+            return lax.scan(step, truth.labels, random.split(key, num_sweeps))[1]
 
-        numbers, overflow = chain(random.split(random.key(1), 8))
+        numbers, overflow = chain(random.split(random.key(1), num_chains))
         assert int(overflow.sum()) == 0
-        found.append(np.asarray(numbers)[:, 100:].mean(1))
-    error = np.sqrt(sum(means.var(0, ddof=1) / 8 for means in found))
+        found.append(np.asarray(numbers)[:, num_warmup:].mean(1))
+    error = np.sqrt(sum(means.var(0, ddof=1) / num_chains for means in found))
     np.testing.assert_array_less(abs(found[0].mean(0) - found[1].mean(0)), 4 * error)
     assert (error < [1.0, 1.5, 8.0]).all()
+
+
+@pytest.mark.slow
+def test_chunked_and_serial_sweeps_have_the_same_law():
+    """A pattern over many chunks."""
+    process, truth = pattern(60.0)
+    layout = chunk_layout(np.asarray(truth.points), 1.2, reaches_per_chunk=2.0, num_slots=24)
+    arguments = truth.points, process.window, process.rates
+    updates = [
+        lambda key, labels: sweep_labels(key, process.cluster, labels, *arguments, max_clusters=200),
+        lambda key, labels: sweep_labels_chunked(key, process.cluster, labels, *arguments, layout=layout),
+    ]
+    assert_same_law(updates, process, truth, num_sweeps=300, num_warmup=100)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from numpyro.infer import MCMC, NUTS, Gibbs
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tests.test_label_gibbs import AMPLITUDE, CASES, pattern, sweep_once, total_variation
+from tests.test_label_gibbs import AMPLITUDE, CASES, assert_same_law, pattern, sweep_once, total_variation
 from tests.test_sequence_gibbs import NAMES, SPIKES as TINY_SPIKES, tiny_model
 from tsppl.inference import LabelGibbs, SequenceGibbs, anneal
 from tsppl.messages import canonical_labels, chunk_layout, sweep_labels, sweep_labels_chunked, sweep_labels_numba
@@ -85,28 +85,10 @@ def in_space():
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: pattern(30.0), in_space])
 def test_sweeps_have_the_same_law_as_in_jax(make):
-    """Means of the number of clusters, of background points, and of the joint density."""
+    """On the line and in the plane."""
     process, truth = make()
-    points, found = truth.points, []
-    for update in (in_jax(process, points), lambda key, labels: compiled(key, process, labels, points)):
-
-        @jax.jit
-        @jax.vmap
-        def chain(key, update=update):
-            def step(labels, key):
-                swept = update(key, labels)
-                labels = swept.labels
-                numbers = jnp.stack([labels.max() + 1.0, jnp.sum(labels < 0), process.log_joint(labels, points)])
-                return labels, (numbers, swept.overflow)
-
-            return lax.scan(step, truth.labels, random.split(key, 180))[1]
-
-        numbers, overflow = chain(random.split(random.key(1), 8))
-        assert int(overflow.sum()) == 0
-        found.append(np.asarray(numbers)[:, 60:].mean(1))
-    error = np.sqrt(sum(means.var(0, ddof=1) / 8 for means in found))
-    np.testing.assert_array_less(abs(found[0].mean(0) - found[1].mean(0)), 4 * error)
-    assert (error < [1.0, 1.5, 8.0]).all()
+    updates = in_jax(process, truth.points), lambda key, labels: compiled(key, process, labels, truth.points)
+    assert_same_law(updates, process, truth, num_sweeps=180, num_warmup=60)
 
 
 def test_many_sweeps_of_many_points_inside_a_scan():

@@ -27,7 +27,7 @@ WINDOW = (0.0, 2.5)
 NAMES = {name: name for name in PARAMETERS}
 
 
-def tiny_model(points, edges="exact", warps=(0.8, 1.3), keep_prob=None):
+def tiny_model(points, edges="exact", warps=(0.8, 1.3), keep_prob=None, shape=None):
     """Two types, two neurons, two warps; every parameter is drawn."""
     type_probs = numpyro.sample("type_probs", dist.Dirichlet(jnp.array([2.0, 1.0])))
     neuron_probs = numpyro.sample("neuron_probs", dist.Dirichlet(jnp.array([[1.0, 0.5], [2.0, 2.0]])).to_event(1))
@@ -46,6 +46,8 @@ def tiny_model(points, edges="exact", warps=(0.8, 1.3), keep_prob=None):
         warps=jnp.array(warps),
         edges=edges,
     )
+    if shape is not None:
+        background_rate = tsd.PiecewisePoissonProcess(background_rate * jnp.array(shape), jnp.array([0.0, 1.0, 2.5]))
     process = tsd.NeymanScott(event_rate, dist.Gamma(2.0, 0.8), cluster, background_rate, WINDOW)
     (process if keep_prob is None else process.thinned(keep_prob)).sample("x", points)
 
@@ -244,10 +246,11 @@ def test_a_model_that_does_not_fit_is_refused(prior, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keep_prob", [None, 0.7])
-def test_models_that_fit_are_accepted(keep_prob):
-    """All conditional distributions against the joint density of the model, in double precision, of thinned spikes too."""
-    start(partial(tiny_model, keep_prob=keep_prob), PARAMETERS)
+@pytest.mark.parametrize("options", [{}, {"keep_prob": 0.7}, {"shape": (0.5, 2.0)}])
+def test_models_that_fit_are_accepted(options):
+    """All conditional distributions against the joint density of the model, in double precision; of thinned spikes and beside
+    a background that varies, too."""
+    start(partial(tiny_model, **options), PARAMETERS)
 
 
 def test_mistakes():

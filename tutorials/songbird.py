@@ -17,6 +17,7 @@ variable ``TSPPL_DATA``. ``--quick`` makes fewer draws, ``--seed=1`` others, ``-
 
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -79,10 +80,12 @@ def model(spikes):
 # %%
 # One block draws which spikes belong together, another all parameters. From a cold start, everything in the background and
 # parameters drawn from the prior, they would hardly find anything: at first the number of spikes of a sequence is left
-# more open, forty times in variance, and then less and less (annealing).
+# more open, forty times in variance, and then less and less (annealing). With ``pip install "tsppl[numba]"`` sweeps are faster.
 
 names = ("type_probs", "neuron_probs", "offsets", "variances", "background_probs", "background_rate")
-labels = LabelGibbs(model, "spikes", method="serial", max_clusters=64, start="given", num_split_merge=2)
+backend = "numba" if find_spec("numba") else "jax"
+options = {"method": "serial", "backend": backend, "max_clusters": 64, "start": "given", "num_split_merge": 2}
+labels = LabelGibbs(model, "spikes", **options)
 parameters = SequenceGibbs(model, "spikes", **{name: name for name in names})
 kernel = Gibbs([(labels, [labels.labels_site]), (parameters, parameters.sites)])
 
@@ -147,7 +150,9 @@ for number, kind in enumerate(order):
         f"type {number + 1}: {busy.sum()} neurons, {own_half:.0%} in one part of the file; rank correlation {rank:.2f} with "
         f"the file's order, {repeats:.2f} between halves of the sequences"
     )
-print(f"time: {annealed - begin:.0f} s for annealing, {end - annealed:.0f} s for {num_draws} draws, with compilation")
+print(
+    f"time: {annealed - begin:.0f} s for annealing, {end - annealed:.0f} s for {num_draws} draws, with compilation ({backend})"
+)
 
 # %%
 # The raster of the last draw: neurons as they came, and sorted by type and mean offset. Two sequences take turns.

@@ -13,17 +13,15 @@ from numpyro.infer import init_to_sample
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 
-from tsppl.conjugate.windows import bounds
 from tsppl.distributions import ClusteredPoints, ClusterLabels
 from tsppl.distributions.shapes import is_concrete
 from tsppl.inference.annealing import heat
 from tsppl.inference.conjugacy import exactly, in_double
+from tsppl.inference.label_starts import neighbouring_labels
 from tsppl.inference.state_gibbs import without_values
 from tsppl.messages import (
     ChunkLayout,
-    canonical_labels,
     chunk_layout,
-    cluster_sizes,
     split_or_merge,
     sweep_labels,
     sweep_labels_chunked,
@@ -324,24 +322,6 @@ class LabelGibbs(MCMCKernel):
         """Clusters, background, missing slots."""
         text = f"{state.num_clusters} clusters, {state.num_background} background"
         return text + (f", {state.overflow} slots missing" if state.overflow else "")
-
-
-def neighbouring_labels(process, points):
-    """Labels to start from: points in time that fall into one bin are a cluster, and so are equal cells in space.
-
-    A bin is as wide as the part of the window that one event in four has to itself; single points are background, if there
-    is one.
-    """
-    positions = process.cluster.positions(points).reshape(len(points), -1)
-    dims = positions.shape[1]
-    event_rate = process.expected_counts().occupied_events / process.volume
-    cell = (4 * event_rate) ** (-1 / dims) * jnp.ones(dims)
-    places = jnp.floor((positions - jnp.atleast_1d(bounds(process.window)[0])) / cell).astype(jnp.int32)
-    order = jnp.lexsort(places.T)
-    changes = jnp.any(jnp.diff(places[order], axis=0) != 0, axis=1)
-    numbers = jnp.zeros(len(points), jnp.int32).at[order].set(jnp.cumsum(jnp.append(False, changes), dtype=jnp.int32))
-    sizes = cluster_sizes(numbers)[numbers]
-    return canonical_labels(jnp.where((sizes > 1) | (process.expected_background == 0), numbers, -1))
 
 
 def _warn_where(condition, message):

@@ -53,12 +53,12 @@ def conditionals(names, trace, process, counts: SequenceCounts) -> list[Conditio
     Raises:
         NotConjugateError: if a site's prior is of another family or its shape is not that of the parameter.
     """
-    events, concentration, rate, _ = process.rates
+    events, concentration, rate, background = process.rates
     chance = -jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate)))
     probs = {"type_probs": counts.types, "neuron_probs": counts.spikes, "background_probs": counts.background}
     rates = {
-        "event_rate": (counts.types.sum(), process.volume * chance, process.event_rate),
-        "background_rate": (counts.background.sum(), process.volume, process.background_rate),
+        "event_rate": (counts.types.sum(), events * chance),
+        "background_rate": (counts.background.sum(), background),
     }
     found = [_dirichlet(names[name], trace, number) for name, number in probs.items() if name in names]
     found += [_gamma(names[name], trace, *known) for name, known in rates.items() if name in names]
@@ -124,10 +124,10 @@ def _dirichlet(site, trace, counts):
     )
 
 
-def _gamma(site, trace, number, exposure, rate):
-    """Of a site that the rate is proportional to, such as the rate before thinning."""
+def _gamma(site, trace, number, expected):
+    """Of a site to which the expected number is proportional: a rate, that before thinning, or the height of a shape."""
     prior = _prior(site, trace, dist.Gamma, ())
-    posterior = dist.Gamma(prior.concentration + number, prior.rate + exposure * rate / trace[site]["value"])
+    posterior = dist.Gamma(prior.concentration + number, prior.rate + expected / trace[site]["value"])
     return Conditional(
         (site,),
         posterior.concentration,

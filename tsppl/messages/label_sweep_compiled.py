@@ -117,6 +117,14 @@ def weigh_options(apart, opening):
 
 
 @compiled
+def raise_reference(higher, reference, total, sum_apart, sum_options, cumulative, count):
+    """A reference, sums of weights relative to it, and cumulative sums (in place): all relative to a higher one instead."""
+    factor = math.exp(reference - higher)
+    cumulative[:count] *= factor
+    return higher, total * factor, sum_apart * factor, sum_options * factor
+
+
+@compiled
 def draw(level, sum_apart, sum_options, near, cumulative, count):
     """One of the clusters ``near``, -1 for background, ``OPEN`` for a new cluster: the first whose sum of weights is above."""
     if level < sum_apart:
@@ -220,10 +228,8 @@ def sweep_gaussian(slot, num_slots, visits, apart, new, log_join, points, axes, 
                 if feels_edge:
                     weight += gaussian_edge(mean[cluster], points[index], number, low, high)
                 if weight > reference + LARGE:
-                    factor = math.exp(reference - weight)
-                    cumulative[:count] *= factor
-                    reference, total = weight, total * factor
-                    sum_apart, sum_options = sum_apart * factor, sum_options * factor
+                    sums = total, sum_apart, sum_options, cumulative, count
+                    reference, total, sum_apart, sum_options = raise_reference(weight, reference, *sums)
                 if weight > reference - NEGLIGIBLE:
                     total += math.exp(weight - reference)
                     near[count], cumulative[count] = cluster, total
@@ -360,10 +366,8 @@ def sweep_sequences(slot, num_slots, visits, apart, new, log_size, times, neuron
                     best = max(best, terms[kind])
                 best += log_size[size[cluster]]
                 if best > reference + LARGE:
-                    factor = math.exp(reference - best)
-                    cumulative[:count] *= factor
-                    reference, total = best, total * factor
-                    sum_apart, sum_options = sum_apart * factor, sum_options * factor
+                    sums = total, sum_apart, sum_options, cumulative, count
+                    reference, total, sum_apart, sum_options = raise_reference(best, reference, *sums)
                 if best > reference - NEGLIGIBLE:
                     for kind in range(num_kinds):
                         weight = terms[kind] + log_size[size[cluster]] - reference
