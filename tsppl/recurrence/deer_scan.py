@@ -1,0 +1,305 @@
+"""``lax.scan`` for nonlinear recurrences, evaluated many steps at a time."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .chunked import solve_chunked
+from .fallback import finish
+from .flat_step import flat_step
+from .implicit import differentiable
+from .lanes import lanes_for, shift
+from .lyapunov import error_bound, log_growth
+from .sweeps import SWEEPS, solve_by_sweeps
+
+SOLVERS = ("auto", "scan", "chunked", *SWEEPS)
+
+
+class RecurrenceInfo(NamedTuple):
+    """How :func:`deer_scan` went.
+
+    Attributes:
+        iterations: sweeps over the sequence; 0 for a plain loop.
+        residual: largest ``|state - f(previous state)| / (1 + |state|)`` when the solver stopped; for ``"chunked"`` the
+            largest change of a boundary state in the last run.
+        converged: whether the solver met its tolerance. Where it is False the values come from the plain loop, or are
+            NaN, as ``on_failure`` says.
+        lyapunov_exponent: largest one along the trajectory, in nats per step: below zero, the recurrence forgets.
+    """
+
+    iterations: jax.Array
+    residual: jax.Array
+    converged: jax.Array
+    lyapunov_exponent: jax.Array
+
+
+def deer_scan(
+    f,
+    init,
+    xs=None,
+    length=None,
+    reverse=False,
+    unroll=1,
+    *,
+    solver="auto",
+    guess=None,
+    tol=None,
+    max_iters=None,
+    damping="auto",
+    jacobian="products",
+    num_chunks=None,
+    window=None,
+    on_failure="scan",
+    return_info=False,
+):
+    """Carry and outputs of ``jax.lax.scan(f, init, xs)``, computed for many steps at a time.
+
+    The values are those of the loop, to ``tol``, and so are the derivatives of all orders, in forward and reverse mode,
+    whatever the solver: they come from the implicit function theorem with full Jacobians. It works under ``jit``,
+    ``vmap`` and ``grad`` and inside NumPyro models, where ``f`` may use sampled values but must not contain
+    ``numpyro.sample``: for that there is ``numpyro.contrib.control_flow.scan``.
+
+    Whether it pays depends on the recurrence. One that forgets its past (largest Lyapunov exponent well below zero) is
+    settled in a few sweeps; a chaotic one never is, and is then run as a plain loop. On a CPU a plain loop over small
+    states is hard to beat: ``"auto"`` takes another solver only where that was faster in ``benchmarks/papers/deer``.
+
+    Args:
+        f: ``(carry, x) -> (carry, y)``. It may close over traced values.
+        init: carry before the first step: a tree of floating-point arrays (of anything, for ``solver="scan"``).
+        xs: tree of arrays with a leading time axis ``T``, or None.
+        length: ``T``, needed if ``xs`` is None.
+        reverse: from the last row to the first, as in ``jax.lax.scan``.
+        unroll: of the plain loop, as in ``jax.lax.scan``; the other solvers do not use it.
+        solver: what finds the states of all steps.
+
+            - ``"scan"``: a plain loop;
+            - ``"chunked"``: stretches side by side, from guessed boundaries that are replaced until they settle
+              (multiple shooting);
+            - ``"newton"``: Newton's method with full Jacobians (DEER), ``O(T n^2)`` memory;
+            - ``"quasi"``: with diagonal ones, or blocks, ``O(T n)`` memory;
+            - ``"elk"``, ``"quasi-elk"``: both with damping, for recurrences on which they overshoot;
+            - ``"picard"``, ``"jacobi"``: fixed-point iterations with identity and zero in the Jacobian's place;
+            - ``"auto"``: ``"chunked"`` for small float32 states and many steps on a CPU, and on other devices;
+              otherwise ``"scan"``.
+        guess: states of all steps to start from, a tree like ``init`` with a leading axis ``T``, for the solvers from
+            ``"newton"`` on. Zeros by default. It has no derivative.
+        tol: largest residual, relative to ``1 + |state|``: by default 1e-10 in float64 and 1e-6 in float32.
+        max_iters: of sweeps. By default 4 for ``"chunked"``, 200 for others, or ``T`` if that is less.
+        damping: ``sigma^2`` of ELK, in units of squared states: the smaller, the shorter the steps. ``"auto"`` starts
+            without damping and adapts it to the residual.
+        jacobian: how ``"quasi"`` and ``"quasi-elk"`` get their part of the Jacobian: ``"products"``, the diagonal by
+            one product for each dimension; ``"hutchinson"``, the diagonal by one product with random signs, which only
+            changes the number of sweeps; ``"pairs"``, blocks of 2 by 2, for a carry of two arrays of one shape such as
+            the LSTM's ``(c, h)`` or a leapfrog's ``(q, p)``; or a function ``(carry, x) -> diagonal``, a tree like the
+            carry.
+        num_chunks: of ``"chunked"``; about the square root of ``T`` by default.
+        window: solve so many steps at a time, one window after another, which bounds the memory.
+        on_failure: where a solver does not converge: ``"scan"``, finish by a plain loop from the last step that is
+            exact; ``"nan"``, return NaN, which is cheaper under ``jit`` to compile.
+        return_info: also return a :class:`RecurrenceInfo`.
+
+    Returns:
+        ``(carry, ys)`` as ``jax.lax.scan`` does, or ``(carry, ys, info)``.
+
+    Raises:
+        TypeError: if the carry that ``f`` returns is not like ``init``, or is not made of floating-point numbers.
+        ValueError: if an argument is not known, does not fit the solver, or lengths differ.
+
+    Under ``vmap`` all members run as many sweeps as the slowest; members that have converged no longer move.
+
+    Source: Lim et al. (2024), Parallelizing non-linear sequential models over the sequence length, for Newton's method;
+    Gonzalez et al. (2024), Towards scalable and stable parallelization of nonlinear RNNs, for ``"quasi"`` and ELK.
+
+    >>> import jax.numpy as jnp
+    >>> def step(x, u):
+    ...     x = jnp.tanh(0.5 * x + u)
+    ...     return x, x
+    >>> carry, states = deer_scan(step, jnp.zeros(2), jnp.ones((100, 2)), solver="newton")
+    >>> states.shape
+    (100, 2)
+    """
+    xs = jax.tree.map(jnp.asarray, xs)
+    num_steps = _num_steps(xs, length)
+    _check_options(solver, on_failure, jacobian, damping, guess, num_chunks, window)
+    if num_steps == 0 or not jax.tree.leaves(init) or (solver == "scan" and not return_info):
+        carry, ys = lax.scan(f, init, xs, num_steps, reverse, unroll)
+        return (carry, ys, _info_of_loop(jnp.nan)) if return_info else (carry, ys)
+    if reverse:
+        xs = jax.tree.map(lambda leaf: leaf[::-1], xs)
+        guess = jax.tree.map(lambda leaf: leaf[::-1], guess)
+    options = {
+        "solver": solver,
+        "tol": tol,
+        "max_iters": max_iters,
+        "damping": damping,
+        "jacobian": jacobian,
+        "num_chunks": num_chunks,
+        "on_failure": on_failure,
+        "return_info": return_info,
+        "unroll": unroll,
+    }
+    if window is not None and window < num_steps:
+        carry, ys, info = _in_windows(f, init, xs, num_steps, window, guess, options)
+    else:
+        carry, ys, info = _solve(f, init, xs, num_steps, guess, **options)
+    if reverse:
+        ys = jax.tree.map(lambda leaf: leaf[::-1], ys)
+    return (carry, ys, info) if return_info else (carry, ys)
+
+
+def _solve(
+    f, init, xs, num_steps, guess, *, solver, tol, max_iters, num_chunks, on_failure, return_info, unroll, **how
+):
+    flat = flat_step(f, init, xs)
+    dtype = flat.start.dtype
+    if solver == "auto":
+        solver = _automatic_solver(num_steps, flat.start)
+    if solver == "scan" and not return_info:
+        return *lax.scan(f, init, xs, num_steps, unroll=unroll), None
+    tol = (1e-10 if dtype == jnp.float64 else 1e-6) if tol is None else tol
+
+    def run(advance, start, inputs, **more):
+        return solve_chunked(
+            advance, start, inputs, num_steps, tol=tol, max_iters=max_iters, num_lanes=num_chunks, **more
+        )
+
+    def solve(captured, start, inputs):
+        def advance(state, x):
+            return flat.advance(captured, state, x)
+
+        if solver == "scan":
+            states = lax.scan(lambda state, x: (advance(state, x),) * 2, start, inputs, num_steps, unroll=unroll)[1]
+            info = _info_of_loop(jnp.nan)
+        else:
+            if solver == "chunked":
+                outcome = run(advance, start, inputs)
+            else:
+                outcome = solve_by_sweeps(
+                    solver, advance, start, inputs, num_steps, _flat_guess(flat, guess, num_steps), flat.unravel,
+                    tol=tol, max_iters=max_iters, **how,
+                )  # fmt: skip
+                outcome = _unless_chaotic(advance, start, inputs, outcome)
+            if on_failure == "scan":
+                states = finish(flat.advance, num_steps, outcome, captured, start, inputs)
+            else:
+                states = jnp.where(outcome.converged, outcome.states, jnp.nan)
+            info = RecurrenceInfo(outcome.iterations, outcome.residual, outcome.converged, jnp.nan)
+        if return_info:
+            lanes = lanes_for(num_steps)
+            growth = log_growth(advance, shift(start, states), inputs, lanes)
+            exponent = growth.sum() / (lanes.num_lanes * lanes.length)
+            info = info._replace(lyapunov_exponent=exponent)
+        return states, jax.tree.map(jnp.asarray, info)
+
+    def solve_linear(advance, start, rows):
+        outcome = run(advance, start, rows, floor=0.0)
+        return finish(lambda _, state, x: advance(state, x), num_steps, outcome, (), start, rows)
+
+    states, info = differentiable(flat.advance, solve, solve_linear)(flat.captured, flat.start, xs)
+    ys = jax.vmap(flat.output, (None, 0, 0, 0))(flat.captured, shift(flat.start, states), xs, states)
+    return flat.unravel(states[-1]), ys, info
+
+
+def _unless_chaotic(advance, start, inputs, outcome):
+    """The outcome, not converged where residuals as small as its own may hide errors that are not.
+
+    In a chaotic recurrence states that all follow from one another to rounding lie far from the trajectory.
+    """
+    states = outcome.states
+    lanes = lanes_for(len(states))
+    growth = log_growth(advance, shift(start, states), inputs, lanes)
+    # What follows from the last stretch concerns nobody, and it may be filled up.
+    bound = error_bound(growth.at[-1].min(0.0), lanes.length, outcome.residual)
+    worst = 1e-6 if states.dtype == jnp.float64 else 1e-2
+    return outcome._replace(
+        converged=outcome.converged & (bound <= worst * (1 + jnp.abs(states).max())),
+        exact_steps=jnp.where(
+            bound <= worst, outcome.exact_steps, jnp.minimum(outcome.exact_steps, outcome.iterations)
+        ),
+    )
+
+
+def _in_windows(f, init, xs, num_steps, window, guess, options):
+    """One window after another by a loop, then what is left."""
+    whole = num_steps // window
+
+    def windows(tree):
+        return jax.tree.map(lambda leaf: leaf[: whole * window].reshape(whole, window, *leaf.shape[1:]), tree)
+
+    def rest(tree):
+        return jax.tree.map(lambda leaf: leaf[whole * window :], tree)
+
+    def solve_window(carry, row):
+        carry, ys, info = _solve(f, carry, row[0], window, row[1], **options)
+        return carry, (ys, info)
+
+    carry, (ys, info) = lax.scan(solve_window, init, (windows(xs), windows(guess)), whole)
+    ys = jax.tree.map(lambda leaf: leaf.reshape(whole * window, *leaf.shape[2:]), ys)
+    left = num_steps - whole * window
+    if left:
+        carry, last, last_info = _solve(f, carry, rest(xs), left, rest(guess), **options)
+        ys = jax.tree.map(lambda some, more: jnp.concatenate([some, more]), ys, last)
+        info = jax.tree.map(lambda some, more: jnp.append(some, more), info, last_info)
+    if info is not None:
+        steps = jnp.array([window] * whole + [left] * bool(left))
+        info = RecurrenceInfo(
+            info.iterations.max(),
+            info.residual.max(),
+            info.converged.all(),
+            (info.lyapunov_exponent * steps).sum() / num_steps,
+        )
+    return carry, ys, info
+
+
+def _automatic_solver(num_steps, start):
+    """From shapes, dtype and backend alone; see ``benchmarks/papers/deer``."""
+    if jax.default_backend() != "cpu":
+        return "chunked" if num_steps >= 256 else "scan"
+    pays = start.dtype == jnp.float32 and start.size <= 16 and num_steps >= 4096
+    return "chunked" if pays else "scan"
+
+
+def _flat_guess(flat, guess, num_steps):
+    if guess is None:
+        return jnp.zeros((num_steps, flat.start.size), flat.start.dtype)
+    expected = jax.tree.map(lambda leaf: (num_steps, *leaf.shape), flat.unravel(flat.start))
+    given = jax.tree.map(jnp.shape, guess)
+    if given != expected:
+        raise ValueError(f"guess has shapes {given}; it must be like init with a leading time axis: {expected}")
+    return lax.stop_gradient(jax.vmap(lambda tree: jax.flatten_util.ravel_pytree(tree)[0])(guess))
+
+
+def _info_of_loop(exponent):
+    return RecurrenceInfo(jnp.zeros((), int), jnp.zeros(()), jnp.array(True), jnp.asarray(exponent))
+
+
+def _num_steps(xs, length):
+    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(xs)}
+    if None in lengths:
+        raise ValueError("xs has leaves without a time axis: every leaf of xs needs one, as its first")
+    lengths |= {length} - {None}
+    if not lengths:
+        raise ValueError("xs has no leaves, so the number of steps is not known: pass length")
+    if len(lengths) > 1:
+        raise ValueError(
+            f"the leaves of xs, and length if given, must agree in the number of steps, not {sorted(lengths)}"
+        )
+    return lengths.pop()
+
+
+def _check_options(solver, on_failure, jacobian, damping, guess, num_chunks, window):
+    if solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {SOLVERS}, not {solver!r}")
+    if on_failure not in ("scan", "nan"):
+        raise ValueError(f'on_failure must be "scan" or "nan", not {on_failure!r}')
+    if not callable(jacobian) and jacobian not in ("products", "hutchinson", "pairs"):
+        raise ValueError(f'jacobian must be "products", "hutchinson", "pairs" or a function, not {jacobian!r}')
+    if isinstance(damping, str) and damping != "auto":
+        raise ValueError(f'damping must be "auto" or a positive number, sigma^2, not {damping!r}')
+    if guess is not None and solver not in SWEEPS:
+        raise ValueError(f"guess is for the solvers {tuple(SWEEPS)}, not for solver={solver!r}: leave it out")
+    for name, number in {"num_chunks": num_chunks, "window": window}.items():
+        if number is not None and (number != int(number) or number < 1):
+            raise ValueError(f"{name} must be a positive whole number, not {number!r}")

@@ -1,0 +1,95 @@
+"""Derivatives of a trajectory by the implicit function theorem, whichever solver found it.
+
+At a trajectory ``x_t = f(x_{t-1}, u_t)`` a change of the parameters moves the states by the linear recurrence
+``dx_t = J_t dx_{t-1} + df_t`` with the full Jacobians ``J_t``: the derivative of the loop itself, in forward mode; its
+transpose, from the last step to the first, is the derivative in reverse mode.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .jacobians import full_jacobians
+from .lanes import shift
+from .linear_recurrence import linear_recurrence
+
+
+def differentiable(advance_with, solve, solve_linear):
+    """``solve`` with exact derivatives of all orders, in both modes.
+
+    Args:
+        advance_with: ``advance_with(captured, state, x) -> state``.
+        solve: ``solve(captured, start, inputs) -> (states, extra)``; only ``states``, ``(T, n)``, have a derivative.
+        solve_linear: ``solve_linear(advance, start, rows) -> states`` for ``advance(state, row)`` affine in the state.
+
+    Returns:
+        the function of ``(captured, start, inputs)``.
+    """
+
+    @jax.custom_jvp
+    def trajectory(captured, start, inputs):
+        return solve(captured, start, inputs)
+
+    @trajectory.defjvp
+    def trajectory_jvp(primals, tangents):
+        states, extra = trajectory(*primals)
+        captured, start, inputs = primals
+        previous = shift(start, states)
+
+        def image(captured, start, inputs):
+            # Later steps feel the arguments through the states too: that is what the recurrence below adds.
+            fixed = shift(start, lax.stop_gradient(states))
+            return jax.vmap(advance_with, (None, 0, 0))(captured, fixed, inputs)
+
+        _, direct = jax.jvp(image, primals, tangents)
+        moved = _propagate(advance_with, solve_linear, captured, previous, inputs, direct)
+        return (states, extra), (moved, jax.tree.map(_zero_tangent, extra))
+
+    return trajectory
+
+
+LARGEST_STORED = 16
+"""States of up to so many dimensions have their Jacobians stored; beyond, each step's is applied and forgotten."""
+
+
+def _propagate(advance_with, solve_linear, captured, previous, inputs, direct):
+    """``d_t = J_t d_{t-1} + direct_t``, linear in ``direct``."""
+
+    def advance(state, x):
+        return advance_with(captured, state, x)
+
+    def push(state, x, tangent):
+        return jax.jvp(lambda state: advance(state, x), (state,), (tangent,))[1]
+
+    def pull(state, x, cotangent):
+        return jax.vjp(lambda state: advance(state, x), state)[1](cotangent)[0]
+
+    def matvec(tangents):
+        return tangents - jax.vmap(push)(previous, inputs, shift(jnp.zeros_like(tangents[0]), tangents))
+
+    def solve(_, direct):
+        if direct.shape[1] <= LARGEST_STORED:
+            return linear_recurrence(full_jacobians(advance, previous, inputs), direct)
+        return solve_linear(
+            lambda tangent, row: push(*row[:2], tangent) + row[2], jnp.zeros_like(direct[0]), (previous, inputs, direct)
+        )
+
+    def transpose_solve(_, cotangents):
+        # From the last step to the first: step t + 1 pulls on step t, and nothing on the last.
+        nothing = jnp.zeros_like(cotangents[:1])
+        if cotangents.shape[1] <= LARGEST_STORED:
+            jacobians = full_jacobians(advance, previous, inputs).swapaxes(1, 2)
+            jacobians = jnp.concatenate([jacobians[1:], jnp.zeros_like(jacobians[:1])])
+            return linear_recurrence(jacobians, cotangents, reverse=True)
+        rows = jax.tree.map(lambda leaf: leaf[::-1], (previous, inputs, cotangents))
+        pulled = solve_linear(lambda pulled, row: pull(*row[:2], pulled + row[2]), nothing[0], rows)[::-1]
+        return cotangents + jnp.concatenate([pulled[1:], nothing])
+
+    return lax.custom_linear_solve(matvec, direct, solve, transpose_solve)
+
+
+def _zero_tangent(leaf):
+    if jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return jnp.zeros_like(leaf)
+    return np.zeros(leaf.shape, jax.dtypes.float0)

@@ -1,0 +1,108 @@
+"""Sweeps over a whole trajectory: Newton's method and its cheaper relatives, each an affine recurrence per sweep.
+
+With residuals ``r_t = f(x_{t-1}, u_t) - x_t`` a sweep adds ``d_t = A_t d_{t-1} + r_t``, ``d_0 = 0``, to the states. Newton's
+method (DEER, Lim et al. 2024) takes for ``A_t`` the Jacobians, quasi-Newton (Gonzalez et al. 2024) their diagonals,
+Picard's iteration the identity and Jacobi's nothing. After ``i`` undamped sweeps the first ``i`` states are right whatever
+``A_t`` is.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from .damping import damped_recurrence
+from .jacobians import apply_pairs, diagonals, full_jacobians, pair_blocks, probed_diagonals
+from .lanes import shift
+from .linear_recurrence import linear_recurrence
+from .outcome import Outcome
+
+SWEEPS = ("newton", "quasi", "elk", "quasi-elk", "jacobi", "picard")
+
+
+def solve_by_sweeps(
+    solver, advance, start, inputs, num_steps, guess, unravel, *, tol, max_iters, damping, jacobian
+) -> Outcome:
+    """States of ``state = advance(state, x)`` by sweeps from ``guess``, ``(T, n)``; the rest as in ``deer_scan``."""
+    max_iters = min(num_steps, 200) if max_iters is None else max_iters
+    damped = solver in ("elk", "quasi-elk")
+    automatic = damped and isinstance(damping, str)
+    weights_of = _weights(solver, jacobian, advance, start.size, unravel)
+
+    def residuals(states):
+        return jax.vmap(advance)(shift(start, states), inputs) - states
+
+    def increments(states, residual, precision):
+        weights = weights_of(shift(start, states), inputs)
+        if weights is None:
+            return residual
+        weights = jnp.where(jnp.isfinite(weights), weights, 0)
+
+        def solve(weights, offsets):
+            # Without damping the filter is skipped, not run with gains of one.
+            if not damped:
+                return linear_recurrence(weights, offsets)
+            return damped_recurrence(weights, offsets, precision)
+
+        return apply_pairs(solve, weights, residual) if weights.ndim == 4 else solve(weights, residual)
+
+    def unsettled(loop):
+        iteration, states, residual, _ = loop
+        return (iteration < max_iters) & ~(_relative(residual, states).max() <= tol)
+
+    def sweep(loop):
+        iteration, states, residual, precision = loop
+        moved = states + increments(states, residual, precision)
+        # States that overflowed stay where they were; those before them are as good as ever.
+        usable = (jnp.abs(moved) < jnp.finfo(moved.dtype).max ** 0.25).all(axis=1, keepdims=True)
+        moved = jnp.where(usable, moved, states)
+        after = residuals(moved)
+        if automatic:
+            better = usable.all() & ((after**2).sum() < (residual**2).sum())
+            precision = _adapt(precision, better)
+        return iteration + 1, moved, after, precision
+
+    precision = jnp.asarray(1 / damping if damped and not automatic else 0.0, start.dtype)
+    loop = (jnp.zeros((), int), guess, residuals(guess), precision)
+    iterations, states, residual, _ = lax.while_loop(unsettled, sweep, loop)
+    each = _relative(residual, states).max(axis=1)
+    settled = each <= tol
+    exact_steps = jnp.where(settled.all(), num_steps, jnp.argmin(settled))
+    return Outcome(states, exact_steps, iterations, each.max(), settled.all())
+
+
+def _adapt(precision, better):
+    """``1 / sigma^2`` after a sweep: ten times less where the residual has fallen, ten times more where it has not."""
+    less = jnp.where(precision < 1e-8, 0.0, precision / 10)
+    return jnp.where(better, less, jnp.clip(10 * precision, 1e-6, 1e2))
+
+
+def _relative(residual, states):
+    return jnp.abs(residual) / (1 + jnp.abs(states))
+
+
+def _weights(solver, jacobian, advance, size, unravel):
+    """``(previous, inputs) -> A``, or None where ``A`` is zero."""
+    if solver == "jacobi":
+        return lambda previous, inputs: None
+    if solver == "picard":
+        return lambda previous, inputs: jnp.ones_like(previous)
+    if solver in ("newton", "elk"):
+        return lambda previous, inputs: full_jacobians(advance, previous, inputs)
+    if callable(jacobian):
+        flat = lambda state, x: ravel_pytree(jacobian(unravel(state), x))[0]  # noqa: E731
+        return jax.vmap(flat)
+    if jacobian == "pairs":
+        _check_pairs(unravel, size)
+        return lambda previous, inputs: pair_blocks(advance, previous, inputs)
+    if jacobian == "hutchinson":
+        return lambda previous, inputs: probed_diagonals(
+            advance, previous, inputs, jax.random.rademacher(jax.random.key(0), (size,), previous.dtype)
+        )
+    return lambda previous, inputs: diagonals(advance, previous, inputs)
+
+
+def _check_pairs(unravel, size):
+    shapes = [leaf.shape for leaf in jax.tree.leaves(unravel(jnp.zeros(size)))]
+    if len(shapes) != 2 or shapes[0] != shapes[1]:
+        raise ValueError(f'jacobian="pairs" needs a carry of two arrays of one shape, not of shapes {shapes}')
