@@ -1,6 +1,12 @@
 """Probabilistic time series and point processes for NumPyro."""
 
-from tsppl import datasets as datasets, distributions as distributions, inference as inference, messages as messages
+from tsppl import (
+    datasets as datasets,
+    distributions as distributions,
+    inference as inference,
+    messages as messages,
+    recurrence as recurrence,
+)
 from tsppl.clusters import (
     co_assignment as co_assignment,
     least_squares_labels as least_squares_labels,

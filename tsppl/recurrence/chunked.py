@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .lanes import lanes_for
-from .outcome import Outcome
+from tsppl.recurrence.lanes import lanes_for
+from tsppl.recurrence.outcome import Outcome
 
 
 def solve_chunked(advance, start, inputs, num_steps, *, tol, max_iters=None, num_lanes=None, floor=1.0) -> Outcome:

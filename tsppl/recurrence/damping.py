@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .linear_recurrence import linear_recurrence
+from tsppl.recurrence.linear_recurrence import linear_recurrence
 
 
 def damped_recurrence(weights, offsets, precision):

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .chunked import solve_chunked
-from .fallback import finish
-from .flat_step import flat_step
-from .implicit import differentiable
-from .lanes import lanes_for, shift
-from .lyapunov import error_bound, log_growth
-from .sweeps import SWEEPS, solve_by_sweeps
+from tsppl.recurrence.chunked import solve_chunked
+from tsppl.recurrence.fallback import finish
+from tsppl.recurrence.flat_step import flat_step
+from tsppl.recurrence.implicit import differentiable
+from tsppl.recurrence.lanes import lanes_for, shift
+from tsppl.recurrence.lyapunov import error_bound, log_growth
+from tsppl.recurrence.sweeps import SWEEPS, solve_by_sweeps
 
 SOLVERS = ("auto", "scan", "chunked", *SWEEPS)
 
@@ -92,8 +92,8 @@ def deer_scan(
         jacobian: how ``"quasi"`` and ``"quasi-elk"`` get their part of the Jacobian: ``"products"``, the diagonal by
             one product for each dimension; ``"hutchinson"``, the diagonal by one product with random signs, which only
             changes the number of sweeps; ``"pairs"``, blocks of 2 by 2, for a carry of two arrays of one shape such as
-            the LSTM's ``(c, h)`` or a leapfrog's ``(q, p)``; or a function ``(carry, x) -> diagonal``, a tree like the
-            carry.
+            the LSTM's ``(c, h)`` or a leapfrog's ``(q, p)``; or a function ``(carry, x)`` of the diagonal, a tree like
+            the carry, or of such blocks, ``(m, 2, 2)``: see :func:`gru_cell_diagonal` and :func:`lstm_cell_pairs`.
         num_chunks: of ``"chunked"``; about the square root of ``T`` by default.
         window: solve so many steps at a time, one window after another, which bounds the memory.
         on_failure: where a solver does not converge: ``"scan"``, finish by a plain loop from the last step that is

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .flat_step import flat_step
-from .lanes import Lanes, shift
+from tsppl.recurrence.flat_step import flat_step
+from tsppl.recurrence.lanes import Lanes, shift
 
 
 def lyapunov_exponent(f, init, xs=None, length=None, *, num_directions=3, key=None):

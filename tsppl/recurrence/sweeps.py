@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from .damping import damped_recurrence
-from .jacobians import apply_pairs, diagonals, full_jacobians, pair_blocks, probed_diagonals
-from .lanes import shift
-from .linear_recurrence import linear_recurrence
-from .outcome import Outcome
+from tsppl.recurrence.damping import damped_recurrence
+from tsppl.recurrence.jacobians import apply_pairs, diagonals, full_jacobians, pair_blocks, probed_diagonals
+from tsppl.recurrence.lanes import shift
+from tsppl.recurrence.linear_recurrence import linear_recurrence
+from tsppl.recurrence.outcome import Outcome
 
 SWEEPS = ("newton", "quasi", "elk", "quasi-elk", "jacobi", "picard")
 
@@ -90,8 +90,13 @@ def _weights(solver, jacobian, advance, size, unravel):
     if solver in ("newton", "elk"):
         return lambda previous, inputs: full_jacobians(advance, previous, inputs)
     if callable(jacobian):
-        flat = lambda state, x: ravel_pytree(jacobian(unravel(state), x))[0]  # noqa: E731
-        return jax.vmap(flat)
+
+        def given(state, x):
+            entries = jacobian(unravel(state), x)
+            blocks = isinstance(entries, jax.Array) and entries.shape == (size // 2, 2, 2)
+            return entries if blocks else ravel_pytree(entries)[0]
+
+        return jax.vmap(given)
     if jacobian == "pairs":
         _check_pairs(unravel, size)
         return lambda previous, inputs: pair_blocks(advance, previous, inputs)
