@@ -9,22 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsppl.recurrence.linear_recurrence import linear_recurrence
-
-
-def damped_recurrence(weights, offsets, precision):
-    """Filter means ``d``, given ``precision = 1 / sigma^2``; without damping, 0, the plain recurrence.
-
-    Args:
-        weights: as of :func:`linear_recurrence`, diagonal, in blocks or full.
-        offsets: residuals.
-        precision: scalar.
-    """
-    gains = filter_gains(weights, precision)
-    if weights.ndim == offsets.ndim:
-        return linear_recurrence(gains * weights, gains * offsets)
-    return linear_recurrence(gains @ weights, (gains * offsets[..., None, :]).sum(-1))
-
 
 def filter_gains(weights, precision):
     """``G_t = (I + P_t / sigma^2)^{-1}``, with ``P_t`` the variance of ``d_t`` given the steps before it."""

@@ -180,7 +180,7 @@ def _solve(
                     solver, advance, start, inputs, num_steps, _flat_guess(flat, guess, num_steps), flat.unravel,
                     tol=tol, max_iters=max_iters, **how,
                 )  # fmt: skip
-                outcome = _unless_chaotic(advance, start, inputs, outcome)
+                outcome = _unless_chaotic(advance, start, inputs, outcome, damped="elk" in solver)
             if on_failure == "scan":
                 states = finish(flat.advance, num_steps, outcome, captured, start, inputs)
             else:
@@ -193,16 +193,16 @@ def _solve(
             info = info._replace(lyapunov_exponent=exponent)
         return states, jax.tree.map(jnp.asarray, info)
 
-    def solve_linear(advance, start, rows):
-        outcome = run(advance, start, rows, floor=0.0)
-        return finish(lambda _, state, x: advance(state, x), num_steps, outcome, (), start, rows)
+    def solve_linear(advance_with, captured, start, rows):
+        outcome = run(lambda state, row: advance_with(captured, state, row), start, rows, floor=0.0)
+        return finish(advance_with, num_steps, outcome, captured, start, rows)
 
     states, info = differentiable(flat.advance, solve, solve_linear)(flat.captured, flat.start, xs)
     ys = jax.vmap(flat.output, (None, 0, 0, 0))(flat.captured, shift(flat.start, states), xs, states)
     return flat.unravel(states[-1]), ys, info
 
 
-def _unless_chaotic(advance, start, inputs, outcome):
+def _unless_chaotic(advance, start, inputs, outcome, damped):
     """The outcome, not converged where residuals as small as its own may hide errors that are not.
 
     In a chaotic recurrence states that all follow from one another to rounding lie far from the trajectory.
@@ -213,12 +213,10 @@ def _unless_chaotic(advance, start, inputs, outcome):
     # What follows from the last stretch concerns nobody, and it may be filled up.
     bound = error_bound(growth.at[-1].min(0.0), lanes.length, outcome.residual)
     worst = 1e-6 if states.dtype == jnp.float64 else 1e-2
-    return outcome._replace(
-        converged=outcome.converged & (bound <= worst * (1 + jnp.abs(states).max())),
-        exact_steps=jnp.where(
-            bound <= worst, outcome.exact_steps, jnp.minimum(outcome.exact_steps, outcome.iterations)
-        ),
-    )
+    converged = outcome.converged & (bound <= worst * (1 + jnp.abs(states).max()))
+    # An undamped sweep makes one more step exact whatever the residuals; a damped one does not.
+    surely_exact = 0 if damped else jnp.minimum(outcome.exact_steps, outcome.iterations)
+    return outcome._replace(converged=converged, exact_steps=jnp.where(converged, len(states), surely_exact))
 
 
 def _in_windows(f, init, xs, num_steps, window, guess, options):
@@ -296,7 +294,8 @@ def _check_options(solver, on_failure, jacobian, damping, guess, num_chunks, win
         raise ValueError(f'on_failure must be "scan" or "nan", not {on_failure!r}')
     if not callable(jacobian) and jacobian not in ("products", "hutchinson", "pairs"):
         raise ValueError(f'jacobian must be "products", "hutchinson", "pairs" or a function, not {jacobian!r}')
-    if isinstance(damping, str) and damping != "auto":
+    known = damping == "auto" if isinstance(damping, str) else isinstance(damping, jax.Array) or damping > 0
+    if not known:
         raise ValueError(f'damping must be "auto" or a positive number, sigma^2, not {damping!r}')
     if guess is not None and solver not in SWEEPS:
         raise ValueError(f"guess is for the solvers {tuple(SWEEPS)}, not for solver={solver!r}: leave it out")

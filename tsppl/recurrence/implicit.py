@@ -21,7 +21,7 @@ def differentiable(advance_with, solve, solve_linear):
     Args:
         advance_with: ``advance_with(captured, state, x) -> state``.
         solve: ``solve(captured, start, inputs) -> (states, extra)``; only ``states``, ``(T, n)``, have a derivative.
-        solve_linear: ``solve_linear(advance, start, rows) -> states`` for ``advance(state, row)`` affine in the state.
+        solve_linear: ``solve_linear(advance_with, captured, start, rows) -> states`` for steps affine in the state.
 
     Returns:
         the function of ``(captured, start, inputs)``.
@@ -39,8 +39,7 @@ def differentiable(advance_with, solve, solve_linear):
 
         def image(captured, start, inputs):
             # Later steps feel the arguments through the states too: that is what the recurrence below adds.
-            fixed = shift(start, lax.stop_gradient(states))
-            return jax.vmap(advance_with, (None, 0, 0))(captured, fixed, inputs)
+            return jax.vmap(advance_with, (None, 0, 0))(captured, shift(start, states), inputs)
 
         _, direct = jax.jvp(image, primals, tangents)
         moved = _propagate(advance_with, solve_linear, captured, previous, inputs, direct)
@@ -56,34 +55,43 @@ LARGEST_STORED = 16
 def _propagate(advance_with, solve_linear, captured, previous, inputs, direct):
     """``d_t = J_t d_{t-1} + direct_t``, linear in ``direct``."""
 
-    def advance(state, x):
-        return advance_with(captured, state, x)
+    def push(captured, tangent, row):
+        state, x = row[:2]
+        return jax.jvp(lambda state: advance_with(captured, state, x), (state,), (tangent,))[1]
 
-    def push(state, x, tangent):
-        return jax.jvp(lambda state: advance(state, x), (state,), (tangent,))[1]
+    def pull(captured, cotangent, row):
+        state, x = row[:2]
+        return jax.vjp(lambda state: advance_with(captured, state, x), state)[1](cotangent)[0]
 
-    def pull(state, x, cotangent):
-        return jax.vjp(lambda state: advance(state, x), state)[1](cotangent)[0]
+    def jacobians():
+        return full_jacobians(lambda state, x: advance_with(captured, state, x), previous, inputs)
 
     def matvec(tangents):
-        return tangents - jax.vmap(push)(previous, inputs, shift(jnp.zeros_like(tangents[0]), tangents))
+        before = shift(jnp.zeros_like(tangents[0]), tangents)
+        return tangents - jax.vmap(push, (None, 0, 0))(captured, before, (previous, inputs))
 
     def solve(_, direct):
         if direct.shape[1] <= LARGEST_STORED:
-            return linear_recurrence(full_jacobians(advance, previous, inputs), direct)
-        return solve_linear(
-            lambda tangent, row: push(*row[:2], tangent) + row[2], jnp.zeros_like(direct[0]), (previous, inputs, direct)
-        )
+            return linear_recurrence(jacobians(), direct)
+
+        def advance(captured, tangent, row):
+            return push(captured, tangent, row) + row[2]
+
+        return solve_linear(advance, captured, jnp.zeros_like(direct[0]), (previous, inputs, direct))
 
     def transpose_solve(_, cotangents):
         # From the last step to the first: step t + 1 pulls on step t, and nothing on the last.
         nothing = jnp.zeros_like(cotangents[:1])
         if cotangents.shape[1] <= LARGEST_STORED:
-            jacobians = full_jacobians(advance, previous, inputs).swapaxes(1, 2)
-            jacobians = jnp.concatenate([jacobians[1:], jnp.zeros_like(jacobians[:1])])
-            return linear_recurrence(jacobians, cotangents, reverse=True)
+            transposed = jacobians().swapaxes(1, 2)
+            transposed = jnp.concatenate([transposed[1:], jnp.zeros_like(transposed[:1])])
+            return linear_recurrence(transposed, cotangents, reverse=True)
+
+        def advance(captured, pulled, row):
+            return pull(captured, pulled + row[2], row)
+
         rows = jax.tree.map(lambda leaf: leaf[::-1], (previous, inputs, cotangents))
-        pulled = solve_linear(lambda pulled, row: pull(*row[:2], pulled + row[2]), nothing[0], rows)[::-1]
+        pulled = solve_linear(advance, captured, nothing[0], rows)[::-1]
         return cotangents + jnp.concatenate([pulled[1:], nothing])
 
     return lax.custom_linear_solve(matvec, direct, solve, transpose_solve)

@@ -49,7 +49,7 @@ def pair_blocks(advance, previous, inputs):
     return lax.fori_loop(0, 2 * half, entry, jnp.zeros((len(previous), half, 2, 2), previous.dtype))
 
 
-def apply_pairs(recurrence, blocks, offsets):
-    """``recurrence(blocks, offsets)`` for states ``(T, n)`` of two halves."""
-    halves = offsets.reshape(len(offsets), 2, -1).swapaxes(1, 2)
-    return recurrence(blocks, halves).swapaxes(1, 2).reshape(offsets.shape)
+def in_pairs(function, blocks, *states):
+    """``function(blocks, *states)`` for states ``(T, n)`` of two halves, which it sees as ``(T, n / 2, 2)``."""
+    paired = [rows.reshape(len(rows), 2, -1).swapaxes(1, 2) for rows in states]
+    return function(blocks, *paired).swapaxes(1, 2).reshape(states[0].shape)

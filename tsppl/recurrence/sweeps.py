@@ -6,15 +6,17 @@ Picard's iteration the identity and Jacobi's nothing. After ``i`` undamped sweep
 ``A_t`` is.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from tsppl.recurrence.damping import damped_recurrence
-from tsppl.recurrence.jacobians import apply_pairs, diagonals, full_jacobians, pair_blocks, probed_diagonals
+from tsppl.recurrence.damping import filter_gains
+from tsppl.recurrence.jacobians import diagonals, full_jacobians, in_pairs, pair_blocks, probed_diagonals
 from tsppl.recurrence.lanes import shift
-from tsppl.recurrence.linear_recurrence import linear_recurrence
+from tsppl.recurrence.linear_recurrence import apply, linear_recurrence
 from tsppl.recurrence.outcome import Outcome
 
 SWEEPS = ("newton", "quasi", "elk", "quasi-elk", "jacobi", "picard")
@@ -29,43 +31,37 @@ def solve_by_sweeps(
     automatic = damped and isinstance(damping, str)
     weights_of = _weights(solver, jacobian, advance, start.size, unravel)
 
-    def residuals(states):
-        return jax.vmap(advance)(shift(start, states), inputs) - states
+    def predict(states):
+        return jax.vmap(advance)(shift(start, states), inputs)
 
-    def increments(states, residual, precision):
+    def moved(states, predicted, precision):
         weights = weights_of(shift(start, states), inputs)
         if weights is None:
-            return residual
+            return predicted
         weights = jnp.where(jnp.isfinite(weights), weights, 0)
-
-        def solve(weights, offsets):
-            # Without damping the filter is skipped, not run with gains of one.
-            if not damped:
-                return linear_recurrence(weights, offsets)
-            return damped_recurrence(weights, offsets, precision)
-
-        return apply_pairs(solve, weights, residual) if weights.ndim == 4 else solve(weights, residual)
+        move = partial(_move, precision=precision if damped else None)
+        return in_pairs(move, weights, states, predicted) if weights.ndim == 4 else move(weights, states, predicted)
 
     def unsettled(loop):
-        iteration, states, residual, _ = loop
-        return (iteration < max_iters) & ~(_relative(residual, states).max() <= tol)
+        iteration, states, predicted, _ = loop
+        return (iteration < max_iters) & ~(_residual(states, predicted).max() <= tol)
 
     def sweep(loop):
-        iteration, states, residual, precision = loop
-        moved = states + increments(states, residual, precision)
+        iteration, states, predicted, precision = loop
+        new_states = moved(states, predicted, precision)
         # States that overflowed stay where they were; those before them are as good as ever.
-        usable = (jnp.abs(moved) < jnp.finfo(moved.dtype).max ** 0.25).all(axis=1, keepdims=True)
-        moved = jnp.where(usable, moved, states)
-        after = residuals(moved)
+        usable = (jnp.abs(new_states) < jnp.finfo(new_states.dtype).max ** 0.25).all(axis=1, keepdims=True)
+        new_states = jnp.where(usable, new_states, states)
+        new_predicted = predict(new_states)
         if automatic:
-            better = usable.all() & ((after**2).sum() < (residual**2).sum())
-            precision = _adapt(precision, better)
-        return iteration + 1, moved, after, precision
+            better = ((new_predicted - new_states) ** 2).sum() < ((predicted - states) ** 2).sum()
+            precision = _adapt(precision, usable.all() & better)
+        return iteration + 1, new_states, new_predicted, precision
 
     precision = jnp.asarray(1 / damping if damped and not automatic else 0.0, start.dtype)
-    loop = (jnp.zeros((), int), guess, residuals(guess), precision)
-    iterations, states, residual, _ = lax.while_loop(unsettled, sweep, loop)
-    each = _relative(residual, states).max(axis=1)
+    loop = (jnp.zeros((), int), guess, predict(guess), precision)
+    iterations, states, predicted, _ = lax.while_loop(unsettled, sweep, loop)
+    each = _residual(states, predicted).max(axis=1)
     settled = each <= tol
     exact_steps = jnp.where(settled.all(), num_steps, jnp.argmin(settled))
     return Outcome(states, exact_steps, iterations, each.max(), settled.all())
@@ -77,8 +73,25 @@ def _adapt(precision, better):
     return jnp.where(better, less, jnp.clip(10 * precision, 1e-6, 1e2))
 
 
-def _relative(residual, states):
-    return jnp.abs(residual) / (1 + jnp.abs(states))
+def _residual(states, predicted):
+    return jnp.abs(predicted - states) / (1 + jnp.abs(states))
+
+
+def _move(weights, states, predicted, *, precision):
+    """States after a sweep with these weights, damped unless ``precision`` is None."""
+    residual = predicted - states
+    if precision is None:
+        increments = linear_recurrence(weights, residual)
+    else:
+        gains = filter_gains(weights, precision)
+        damped_weights = gains * weights if gains.ndim == residual.ndim else gains @ weights
+        increments = linear_recurrence(damped_weights, apply(gains, residual))
+    # Not states + increments, in which a state that has run away swallows what it is corrected to.
+    target = predicted.at[1:].add(apply(weights[1:], increments[:-1]))
+    if precision is None:
+        return target
+    step = target - states
+    return target - (step - apply(gains, step))
 
 
 def _weights(solver, jacobian, advance, size, unravel):
