@@ -39,6 +39,7 @@ from tsppl.distributions.neyman_scott_sites import (
     ClusterLabels as ClusterLabels,
     PointCount as PointCount,
 )
+from tsppl.distributions.nonlinear_dynamics import NonlinearDynamics as NonlinearDynamics
 from tsppl.distributions.point_process import PointProcess as PointProcess
 from tsppl.distributions.poisson_process import (
     PiecewisePoissonProcess as PiecewisePoissonProcess,

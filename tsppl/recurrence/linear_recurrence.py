@@ -37,8 +37,8 @@ def linear_recurrence(
     Source: Blelloch (1990), Prefix sums and their applications, section 1.4.
 
     >>> import jax.numpy as jnp
-    >>> linear_recurrence(jnp.full((3, 1), 0.5), jnp.ones((3, 1)), jnp.zeros(1))[:, 0]
-    Array([1.  , 1.5 , 1.75], dtype=float32)
+    >>> linear_recurrence(jnp.full((3, 1), 0.5), jnp.ones((3, 1)), jnp.zeros(1))[:, 0].tolist()
+    [1.0, 1.5, 1.75]
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, not {method!r}")

@@ -1,0 +1,146 @@
+"""Nonlinear state-space models: their density, their draws, and NUTS on noise or states."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax import lax, random
+from numpyro.infer import MCMC, NUTS
+from numpyro.infer.reparam import TransformReparam
+from numpyro.infer.util import log_density
+
+import tsppl.distributions as tsd
+from tests.helpers import assert_allclose
+
+T, D = 12, 2
+WEIGHTS = jnp.array([[0.9, -0.4], [0.4, 0.9]])
+SCALE = jnp.array([0.3, 0.5])
+INPUTS = jnp.sin(jnp.arange(T))
+
+
+def transition(x, u):
+    return jnp.tanh(WEIGHTS @ x) + u
+
+
+def dynamics(solver="newton"):
+    return tsd.NonlinearDynamics(transition, jnp.ones(D), SCALE, num_steps=T, inputs=INPUTS, solver=solver)
+
+
+def test_density_is_the_product_over_steps():
+    x = random.normal(random.key(0), (T, D))
+    expected, previous = 0.0, jnp.ones(D)
+    for t in range(T):
+        expected += dist.Normal(transition(previous, INPUTS[t]), SCALE).log_prob(x[t]).sum()
+        previous = x[t]
+    assert_allclose(dynamics().log_prob(x), expected)
+    assert_allclose(dynamics().log_prob(jnp.stack([x, 2 * x]))[0], expected)
+
+
+def test_draws_follow_their_noise():
+    noise = random.normal(random.key(0), (3, T, D))
+    trajectories = dynamics().transforms[0](noise)
+
+    def step(x, row):
+        x = transition(x, row[1]) + SCALE * row[0]
+        return x, x
+
+    for one, driven in zip(noise, trajectories, strict=True):
+        assert_allclose(driven, lax.scan(step, jnp.ones(D), (one, INPUTS))[1], rtol=0, atol=1e-8)
+    assert_allclose(dynamics().transforms[0].inv(trajectories), noise, rtol=0, atol=1e-8)
+    assert dynamics().sample(random.key(1), (4,)).shape == (4, T, D)
+
+
+def model(y, solver="newton"):
+    gain = numpyro.sample("gain", dist.LogNormal(0.0, 0.3))
+    x = numpyro.sample(
+        "x",
+        tsd.NonlinearDynamics(
+            lambda x, u: jnp.tanh(gain * WEIGHTS @ x) + u,
+            jnp.zeros(D),
+            SCALE,
+            num_steps=T,
+            inputs=INPUTS,
+            solver=solver,
+        ),
+    )
+    numpyro.sample("y", dist.Normal(x, 0.5).to_event(2), obs=y)
+
+
+def test_noise_and_states_are_the_same_model():
+    """Their densities differ by the Jacobian of the noise, and their gradients by the chain rule."""
+    noise, y = random.normal(random.key(0), (2, T, D))
+    by_noise = numpyro.handlers.reparam(model, config={"x": TransformReparam()})
+    density, trace = log_density(by_noise, (y,), {}, {"gain": jnp.array(1.1), "x_base": noise})
+    x = trace["x"]["value"]
+    other, _ = log_density(model, (y,), {}, {"gain": jnp.array(1.1), "x": x})
+    assert_allclose(other, density - T * jnp.log(SCALE).sum())
+
+    def potential(gain, solver):
+        return log_density(by_noise, (y, solver), {}, {"gain": gain, "x_base": noise})[0]
+
+    for derivative in (jax.grad, jax.hessian):
+        by_solver = [
+            jax.jit(derivative(lambda g, solver=solver: potential(g, solver)))(1.1) for solver in ("newton", "scan")
+        ]
+        assert_allclose(*by_solver, rtol=1e-7)
+
+
+@pytest.mark.slow
+def test_nuts_agrees_whatever_the_solver():
+    y = model_draw()
+    by_noise = numpyro.handlers.reparam(model, config={"x": TransformReparam()})
+    draws = {}
+    for solver in ("scan", "newton", "chunked"):
+        mcmc = MCMC(
+            NUTS(by_noise, max_tree_depth=6),
+            num_warmup=20,
+            num_samples=10,
+            num_chains=2,
+            chain_method="vectorized",
+            progress_bar=False,
+        )
+        mcmc.run(random.key(0), y, solver)
+        draws[solver] = np.asarray(mcmc.get_samples()["gain"])
+    for solver in ("newton", "chunked"):
+        # Leapfrog steps let the tolerance of 1e-10 grow from one iteration to the next.
+        assert_allclose(draws[solver], draws["scan"], rtol=1e-4)
+    forward = MCMC(NUTS(by_noise, forward_mode_differentiation=True), num_warmup=20, num_samples=5, progress_bar=False)
+    forward.run(random.key(0), y, "newton")
+    assert np.isfinite(forward.get_samples()["gain"]).all()
+
+
+def model_draw():
+    return numpyro.infer.Predictive(model, num_samples=1)(random.key(5), None)["y"][0]
+
+
+@pytest.mark.slow
+def test_guides_use_second_derivatives():
+    from numpyro.infer import SVI, Trace_ELBO
+    from numpyro.infer.autoguide import AutoLaplaceApproximation
+    from numpyro.optim import Adam
+
+    y = model_draw()
+    by_noise = numpyro.handlers.reparam(model, config={"x": TransformReparam()})
+    scales = []
+    for solver in ("scan", "newton"):
+        guide = AutoLaplaceApproximation(by_noise)
+        result = SVI(by_noise, guide, Adam(0.05), Trace_ELBO()).run(random.key(0), 400, y, solver, progress_bar=False)
+        scales.append(guide.get_posterior(result.params).covariance_matrix)
+    assert_allclose(scales[1], scales[0], rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"initial": jnp.zeros((2, 2))}, "must be one state"),
+        ({"scale": jnp.ones(3)}, "scale has shape"),
+        ({"inputs": jnp.ones(5)}, "first axis must be time"),
+        ({"transition": lambda x, u: x[:1]}, "make them equal"),
+    ],
+)
+def test_bad_input_says_what_to_change(arguments, message):
+    given = {"transition": transition, "initial": jnp.zeros(D), "scale": 1.0, "inputs": INPUTS} | arguments
+    with pytest.raises(ValueError, match=message):
+        tsd.NonlinearDynamics(num_steps=T, **given)
