@@ -10,12 +10,12 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax import lax, random
-from numpyro.infer import MCMC, NUTS, Gibbs
+from numpyro.infer import HMC, MCMC, NUTS, Gibbs
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference.neyman_scott import all_labels
-from tsppl.inference import LabelGibbs
+from tsppl.inference import LabelGibbs, best_start
 from tsppl.messages import chunk_layout, split_or_merge, sweep_labels, sweep_labels_chunked
 
 POINTS = np.array([0.62, 0.75, 0.81, 2.10, 2.32, 4.40])
@@ -218,6 +218,21 @@ def test_a_block_beside_nuts_has_the_exact_posterior_of_the_scale():
     state = mcmc.last_state.block_states[0]
     assert (np.asarray(state.overflow) == 0).all()
     assert (np.asarray(state.accepted) > 0).all()
+
+
+@pytest.mark.slow
+def test_the_best_of_several_starts_beside_hmc():
+    """Values of HMC are not constrained, as MCMC takes them; densities are those of what they stand for."""
+    one_step = HMC(scale_model, trajectory_length=None, num_steps=1)
+    both = Gibbs([(LabelGibbs(scale_model, "x", start="given", check=False), ["x_labels"]), (one_step, ["scale"])])
+    search = {"num_starts": 3, "temperatures": [4.0, 1.0], "num_sweeps": 20, "progress_bar": False}
+    start = best_start(random.key(0), both, POINTS, **search)
+    process = tsd.NeymanScott(0.4, AMPLITUDE, tsd.GaussianCluster(jnp.exp(start.params["scale"])), 0.4, WINDOW)
+    assert start.params["x_labels"].max() >= 0
+    assert len(np.unique(start.log_densities)) == 3
+    assert_allclose(start.log_densities.max(), process.log_joint(start.params["x_labels"], POINTS))
+    with pytest.raises(ValueError, match="num_starts is 0; it must be at least 1"):
+        best_start(random.key(0), both, POINTS, num_starts=0)
 
 
 def known_model(points, event_rate=0.4, scale=0.2):

@@ -1,7 +1,7 @@
 """Inference beyond NumPyro's: expectation-maximisation, Gibbs blocks, starting points, and state labels that agree."""
 
 from tsppl.inference.alignment import align_labels as align_labels
-from tsppl.inference.annealing import anneal as anneal
+from tsppl.inference.annealing import BestStart as BestStart, anneal as anneal, best_start as best_start
 from tsppl.inference.automatic_gibbs import auto_gibbs as auto_gibbs
 from tsppl.inference.conjugate_updates import (
     GaussianUpdate as GaussianUpdate,

@@ -1,6 +1,7 @@
-"""Annealing of Neyman-Scott processes: from a cold start to labels and parameters that belong together."""
+"""Annealing of Neyman-Scott processes: from a cold start, or several, to labels and parameters that belong together."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from tsppl.distributions import ClusteredPoints, ClusterLabels, NeymanScott
 from tsppl.distributions.neyman_scott_sites import PointCount
+from tsppl.distributions.shapes import is_concrete
 
 TEMPERATURE_KWARG = "_temperature"
 
@@ -50,6 +52,63 @@ def anneal(key, kernel, *args, temperatures=None, num_sweeps=100, init_params=No
     >>> # start = anneal(jax.random.key(0), kernel, points)
     >>> # MCMC(kernel, num_warmup=500, num_samples=1000).run(jax.random.key(1), points, init_params=start)
     """
+    return _cooled(key, kernel, args, kwargs, temperatures, num_sweeps, init_params, progress_bar)[0].z
+
+
+class BestStart(NamedTuple):
+    """Values that the best search ended with, and the log density of points and labels that each ended with, ``(S,)``."""
+
+    params: dict
+    log_densities: jax.Array
+
+
+def best_start(
+    key, kernel, *args, num_starts=8, temperatures=None, num_sweeps=100, init_params=None, progress_bar=True, **kwargs
+) -> BestStart:
+    """Anneal from several starts, side by side, and choose the likeliest result.
+
+    One search can pass a sequence by, or take two for one, and stay there. Here each has random numbers, and first values of
+    the sites that are not given, of its own. They are compared by :meth:`tsppl.distributions.NeymanScott.log_joint` at the
+    values that they end with. Priors of parameters are left out: where a parameter matters to no point, the density of its
+    prior is noise.
+
+    If several of ``log_densities`` are close to the largest, searches agree; if one stands alone, more starts may find more.
+
+    Args:
+        key: random key.
+        kernel, args, kwargs, temperatures, num_sweeps, init_params, progress_bar: as for :func:`anneal`. Where parameters are
+            known, as learned from other data, the model has no sites for them, and labels alone are searched for.
+        num_starts: how many. Sweeps in chunks need ``LabelGibbs(..., reach=)`` where parameters are drawn.
+
+    Raises:
+        TypeError: if the kernel is another one.
+        ValueError: on temperatures or numbers of sweeps or starts that are not positive.
+
+    >>> import jax, numpyro.distributions as dist, tsppl.distributions as tsd
+    >>> from numpyro.infer import MCMC, Gibbs
+    >>> from tsppl.inference import LabelGibbs, best_start
+    >>> known = tsd.NeymanScott(0.4, dist.Gamma(2.0, 0.5), tsd.GaussianCluster(0.2), 0.4, (0.0, 5.0))
+    >>> def model(points):
+    ...     known.sample("x", points)
+    >>> kernel = Gibbs([(LabelGibbs(model, "x", start="given"), ["x_labels"])])
+    >>> # start = best_start(jax.random.key(0), kernel, points)
+    >>> # MCMC(kernel, num_warmup=0, num_samples=1000).run(jax.random.key(1), points, init_params=start.params)
+    """
+    if num_starts < 1:
+        raise ValueError(f"num_starts is {num_starts}; it must be at least 1")
+
+    @jax.vmap
+    def search(key):
+        state, values = _cooled(key, kernel, args, kwargs, temperatures, num_sweeps, init_params, progress_bar)
+        return state.z, _log_joint(kernel.model, values, args, kwargs)
+
+    params, log_densities = search(random.split(key, num_starts))
+    best = jnp.nanargmax(log_densities)
+    return BestStart(jax.tree.map(lambda values: values[best], params), log_densities)
+
+
+def _cooled(key, kernel, args, kwargs, temperatures, num_sweeps, init_params, progress_bar):
+    """State of the kernel after all temperatures, and its values where they are constrained."""
     if not isinstance(kernel, Gibbs):
         raise TypeError(f"kernel is a {type(kernel).__name__}; pass a numpyro.infer.Gibbs, also for a single block")
     temperatures = 40.0 ** jnp.linspace(1, 0, 10) if temperatures is None else jnp.asarray(temperatures, float)
@@ -70,8 +129,9 @@ def anneal(key, kernel, *args, temperatures=None, num_sweeps=100, init_params=No
     for temperature in bar:
         bar.set_description(f"temperature {temperature:.3g}")
         state = sweeps(state, jnp.asarray(temperature))
-        bar.set_postfix_str(heated.get_diagnostics_str(jax.device_get(state)))
-    return state.z
+        if is_concrete(state):
+            bar.set_postfix_str(heated.get_diagnostics_str(jax.device_get(state)))
+    return state, heated.get_constrain_fn(args, at_first)(state.z)
 
 
 class _Heat(Messenger):
@@ -96,6 +156,15 @@ def heat(process, temperature):
     concentration, rate = process.amplitude.concentration, process.amplitude.rate
     amplitude = type(process.amplitude)(concentration / temperature, rate / temperature)
     return NeymanScott(process.event_rate, amplitude, process.cluster, process.background_rate, process.window)
+
+
+def _log_joint(model, values, args, kwargs):
+    """Of the points and labels of all processes of a model, given the values of its sites."""
+    trace = handlers.trace(handlers.substitute(handlers.seed(model, random.key(0)), data=values)).get_trace(
+        *args, **kwargs
+    )
+    points = [site for site in trace.values() if site["type"] == "sample" and isinstance(site["fn"], ClusteredPoints)]
+    return sum(site["fn"].process.log_joint(site["fn"].labels, site["value"]) for site in points)
 
 
 def _background(model, key, args, kwargs):
