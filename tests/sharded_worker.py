@@ -29,6 +29,7 @@ from tsppl.messages.sharded_linear_gaussian import (
     sharded_kalman_log_likelihood,
     sharded_kalman_smoother,
 )
+from tsppl.recurrence import deer_scan
 
 NUM_STEPS, NUM_STATES = 40, 3
 SIZE, NUM_OUTPUTS = 3, 2
@@ -169,6 +170,29 @@ def results_that_belong_to_steps_stay_divided():
     for rows in (gradient[2], statistics.state_probs):
         assert {shard.data.shape for shard in rows.addressable_shards} == {(NUM_STEPS // 8, NUM_STATES)}
     assert statistics.transition_counts.sharding.is_fully_replicated
+
+
+@slow_check
+def nonlinear_recurrences_keep_their_steps_divided():
+    weights = 0.2 * np.random.default_rng(0).normal(size=(SIZE, SIZE))
+    inputs = np.random.default_rng(1).normal(size=(320, SIZE))
+
+    def states(weights, inputs):
+        def step(state, x):
+            state = jnp.tanh(weights @ state + x)
+            return state, state
+
+        return deer_scan(step, jnp.zeros(SIZE), inputs, solver="chunked", num_chunks=8)[1]
+
+    def loss(weights, inputs):
+        return (states(weights, inputs) ** 3).sum()
+
+    divided = divide(inputs)
+    result = jax.jit(states)(weights, divided)
+    assert result.sharding.spec == PartitionSpec("time")
+    assert_allclose(result, jax.jit(states)(weights, inputs), atol=1e-10)
+    gradients = [jax.jit(jax.grad(loss))(weights, rows) for rows in (divided, inputs)]
+    assert_allclose(*gradients, rtol=1e-8)
 
 
 @slow_check

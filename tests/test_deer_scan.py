@@ -337,6 +337,8 @@ def test_lyapunov_exponents():
     """That of the logistic map at a rate of 4 is log 2."""
     step_with, rate, init, xs = logistic_problem(4000, rate=4.0)
     assert_allclose(lyapunov_exponent(step_with(rate), init, xs), jnp.log(2.0), atol=0.02)
+    from_critical_point = lyapunov_exponent(step_with(rate), 0.5, jnp.zeros((1000, 0)))
+    assert np.isfinite(from_critical_point)
     step_with, params, init, xs = gru_problem(1000)
     *_, info = deer_scan(step_with(params), init, xs, solver="chunked", return_info=True)
     assert_allclose(info.lyapunov_exponent, lyapunov_exponent(step_with(params), init, xs), atol=0.05)

@@ -112,3 +112,20 @@ def test_redwood_counts_parents_and_a_dirichlet_process_counts_more(tmp_path, mo
     assert rows["its Dirichlet-process limit"] > 2 * rows["truth"]
     assert rows["Dirichlet process, learned"] > rows["Neyman-Scott"] + 0.5
     assert is_figure(tmp_path / "redwood.png")
+
+
+@pytest.mark.slow
+def test_nonlinear_state_space_model_finds_what_drove_the_population(tmp_path):
+    printed = run_tutorial("nonlinear_state_space.py", tmp_path, "--quick")
+    stable, chaotic = re.findall(
+        r"Lyapunov exponent (-?[\d.]+), (settled|plain loop) after .* lax.scan ([\d.e+-]+)", printed
+    )
+    assert float(stable[0]) < 0 < float(chaotic[0])
+    assert (stable[1], chaotic[1]) == ("settled", "plain loop")
+    assert float(stable[2]) < 1e-5
+    for name in ("log_r", "sigma", "phi"):
+        truth, _, low, high, _, r_hat = map(float, re.search(rf"{name} +([\d. -]+)", printed)[1].split())
+        assert low < truth < high
+        assert r_hat < 1.05
+    assert 80 <= int(re.search(r"inside their 90 % intervals: (\d+) %", printed)[1]) <= 98
+    assert is_figure(tmp_path / "nonlinear_state_space.png")

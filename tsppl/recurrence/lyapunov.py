@@ -24,7 +24,8 @@ def lyapunov_exponent(f, init, xs=None, length=None, *, num_directions=3, key=No
         key: for these directions; a fixed one if None.
 
     Returns:
-        scalar: the mean over steps of the log growth of a tangent vector.
+        scalar: the mean over steps of the log growth of a tangent vector; a step that shrinks one below rounding counts
+        as the logarithm of the machine's precision.
 
     Errors as of :func:`deer_scan`.
 
@@ -69,8 +70,11 @@ def log_growth(advance, previous, inputs, lanes, key=None):
         state, x = row
         direction = jax.vmap(lambda s, x, d: jax.jvp(lambda s: advance(s, x), (s,), (d,))[1])(state, x, direction)
         size = jnp.linalg.norm(direction, axis=1)
-        safe = jnp.maximum(size, jnp.finfo(size.dtype).tiny)
-        return (direction / safe[:, None], total + jnp.log(safe)), None
+        # A step that forgets its past entirely counts as rounding does, and the next one starts from a fresh direction.
+        least = jnp.finfo(size.dtype).eps
+        grown = jnp.maximum(size, least)
+        direction = jnp.where((size > least)[:, None], direction / grown[:, None], directions)
+        return (direction, total + jnp.log(grown)), None
 
     carry = directions, jnp.zeros_like(directions[:, 0])
     return lax.scan(step, carry, lanes.split((previous, inputs)))[0][1]
