@@ -93,8 +93,15 @@ def loss(scan, step_with):
     return function
 
 
-@pytest.mark.parametrize("num_steps", [1, 17, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 1000))])
-@pytest.mark.parametrize("problem", PROBLEMS)
+QUICK = {("gru", 17), ("logistic", 1), ("logistic", 17)}
+CASES = [
+    pytest.param(problem, num_steps, marks=[] if (problem, num_steps) in QUICK else pytest.mark.slow)
+    for problem in PROBLEMS
+    for num_steps in (1, 2, 3, 17, 1000)
+]
+
+
+@pytest.mark.parametrize(("problem", "num_steps"), CASES)
 def test_values_and_gradients_are_those_of_the_loop(problem, num_steps):
     step_with, *arguments = PROBLEMS[problem](num_steps)
 
@@ -122,7 +129,7 @@ def test_values_and_gradients_are_those_of_the_loop(problem, num_steps):
         )
 
 
-@pytest.mark.parametrize("size", [3, 20])
+@pytest.mark.parametrize("size", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_second_derivatives_and_forward_mode(size):
     """States beyond sixteen dimensions take the adjoint that stores no Jacobians."""
     weights = 0.5 * random.orthogonal(random.key(0), size)

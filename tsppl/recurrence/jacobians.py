@@ -28,11 +28,11 @@ def diagonals(advance, previous, inputs):
 
 
 def probed_diagonals(advance, previous, inputs, signs):
-    """``(T, n)``, unbiased, by one product with random ``signs`` (Hutchinson 1990; Bekas et al. 2007).
+    """``(T, n)``, unbiased, by one product with random ``signs``, ``(T, n)`` (Hutchinson 1990; Bekas et al. 2007).
 
     Off-diagonal entries of row ``i`` come in with random signs: the variance is the sum of their squares.
     """
-    return signs * _push(advance, previous, inputs, jnp.broadcast_to(signs, previous.shape))
+    return signs * _push(advance, previous, inputs, signs)
 
 
 def pair_blocks(advance, previous, inputs):

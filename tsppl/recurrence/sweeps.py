@@ -115,7 +115,7 @@ def _weights(solver, jacobian, advance, size, unravel):
         return lambda previous, inputs: pair_blocks(advance, previous, inputs)
     if jacobian == "hutchinson":
         return lambda previous, inputs: probed_diagonals(
-            advance, previous, inputs, jax.random.rademacher(jax.random.key(0), (size,), previous.dtype)
+            advance, previous, inputs, jax.random.rademacher(jax.random.key(0), previous.shape, previous.dtype)
         )
     return lambda previous, inputs: diagonals(advance, previous, inputs)
 
