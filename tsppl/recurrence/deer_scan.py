@@ -95,7 +95,9 @@ def deer_scan(
             the LSTM's ``(c, h)`` or a leapfrog's ``(q, p)``; or a function ``(carry, x)`` of the diagonal, a tree like
             the carry, or of such blocks, ``(m, 2, 2)``: see :func:`gru_cell_diagonal` and :func:`lstm_cell_pairs`.
         num_chunks: of ``"chunked"``; about the square root of ``T`` by default.
-        window: solve so many steps at a time, one window after another, which bounds the memory.
+        window: solve so many steps at a time, one window after another, which bounds the memory, and the
+            sweeps too where errors of the guess grow: a net that neither forgets nor amplifies took 44 sweeps in windows
+            of 200 in place of 1,200 over 10,000 steps.
         on_failure: where a solver does not converge: ``"scan"``, finish by a plain loop from the last step that is
             exact; ``"nan"``, return NaN, which is cheaper under ``jit`` to compile.
         return_info: also return a :class:`RecurrenceInfo`.
@@ -255,7 +257,7 @@ def _automatic_solver(num_steps, start):
     """From shapes, dtype and backend alone; see ``benchmarks/papers/deer``."""
     if jax.default_backend() != "cpu":
         return "chunked" if num_steps >= 256 else "scan"
-    pays = start.dtype == jnp.float32 and start.size <= 16 and num_steps >= 4096
+    pays = start.dtype == jnp.float32 and start.size <= 16 and num_steps >= 1000
     return "chunked" if pays else "scan"
 
 

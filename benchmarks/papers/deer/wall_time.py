@@ -60,12 +60,12 @@ def main():
         [(4, 500, 1)]
         if quick
         else [(n, steps, batch) for n in (8, 32) for steps in (1_000, 10_000, 100_000) for batch in (1, 16)
-              if steps * batch * n <= 1e7]
+              if steps * batch * n <= 6e6]
     )  # fmt: skip
     found = []
 
     def cells():
-        for case, seconds, gains in rows(cases, 0.2 if quick else 4.0):
+        for case, seconds, gains in rows(cases, 0.2 if quick else 2.0):
             found.append((case, gains))
             shown = [f"{gains[solver]:.2f}" if solver in gains else "none" for solver in SOLVERS]
             yield case[3], case[0], f"{case[1]:,}", case[2], f"{1e3 * seconds:.2f}", *shown
