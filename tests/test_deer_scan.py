@@ -21,6 +21,7 @@ from tsppl.recurrence import (
     lstm_cell_pairs,
     lyapunov_exponent,
 )
+from tsppl.recurrence.damping import filter_gains
 
 SOLVERS = ("auto", "scan", "chunked", "newton", "quasi", "elk", "quasi-elk", "jacobi", "picard")
 N = 3
@@ -399,3 +400,12 @@ def test_bad_input_says_what_to_change(arguments, error, message):
         arguments["f"] = lambda x, u: (x, u)
     with pytest.raises(error, match=message):
         deer_scan(**arguments)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (7, 3, 3), (7, 2, 2, 2)], ids=["diagonal", "full", "blocks"])
+def test_gains_of_damped_sweeps_by_an_associative_scan(shape, monkeypatch):
+    """The form for other devices, against the loop that a CPU takes."""
+    weights = random.normal(random.key(0), shape)
+    by_loop = filter_gains(weights, 0.3)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert_allclose(filter_gains(weights, 0.3), by_loop, rtol=1e-8, atol=1e-10)
