@@ -129,3 +129,24 @@ def test_nonlinear_state_space_model_finds_what_drove_the_population(tmp_path):
         assert r_hat < 1.05
     assert 80 <= int(re.search(r"inside their 90 % intervals: (\d+) %", printed)[1]) <= 98
     assert is_figure(tmp_path / "nonlinear_state_space.png")
+
+
+@pytest.mark.slow
+def test_parallel_mcmc_finds_the_chain_of_the_loop_in_few_sweeps(tmp_path):
+    printed = run_tutorial("parallel_mcmc.py", tmp_path, "--quick")
+    pattern = r"^ *(\D+?|Newton, float32) +(\d+) +(yes|no) +([\d.e+-]+|nan) +(\d+) +[\d.]+$"
+    rows = {name: tuple(row) for name, *row in re.findall(pattern, printed, re.M)}
+    assert len(rows) == 7
+    single = rows.pop("Newton, float32")
+    assert single[1] == "yes"
+    for _, settled, difference, other_decisions in rows.values():
+        assert (settled, other_decisions) == ("yes", "0")
+        assert float(difference) < 1e-8
+    sweeps = {name: int(row[0]) for name, row in rows.items()}
+    assert sweeps["Newton"] <= 12
+    assert sweeps["quasi-Newton along eigenvectors"] <= 18
+    assert min(sweeps["quasi-Newton along weights"], sweeps["Jacobi"]) > 100
+    weight, sd, at_mode = map(float, re.search(r"1 year before +(\S+) +(\S+) +(\S+)", printed).groups())
+    assert 0.05 < weight < 0.25
+    assert sd == pytest.approx(at_mode, rel=0.5)
+    assert is_figure(tmp_path / "parallel_mcmc.png")
