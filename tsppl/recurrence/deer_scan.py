@@ -65,6 +65,9 @@ def deer_scan(
     settled in a few sweeps; a chaotic one never is, and is then run as a plain loop. On a CPU a plain loop over small
     states is hard to beat: ``"auto"`` takes another solver only where that was faster in ``benchmarks/papers/deer``.
 
+    Where ``f`` jumps, as an accept-or-reject step does, values near a jump may land on its other side by rounding alone,
+    in float32 above all: then states differ from the loop's until the trajectories meet again, and still count as converged.
+
     Args:
         f: ``(carry, x) -> (carry, y)``. It may close over traced values.
         init: carry before the first step: a tree of floating-point arrays (of anything, for ``solver="scan"``).
