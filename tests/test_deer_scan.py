@@ -22,6 +22,8 @@ from tsppl.recurrence import (
     lyapunov_exponent,
 )
 from tsppl.recurrence.damping import filter_gains
+from tsppl.recurrence.flat_step import flat_step
+from tsppl.recurrence.sweeps import solve_by_sweeps
 
 SOLVERS = ("auto", "scan", "chunked", "newton", "quasi", "elk", "quasi-elk", "jacobi", "picard")
 N = 3
@@ -168,9 +170,6 @@ def test_as_many_steps_are_exact_as_there_were_sweeps(solver):
 
 def deer_scan_without_fallback(f, init, xs, solver, max_iters):
     """The last iterate itself, which the public function never returns."""
-    from tsppl.recurrence.flat_step import flat_step
-    from tsppl.recurrence.sweeps import solve_by_sweeps
-
     flat = flat_step(f, init, xs)
     guess = jnp.zeros((len(xs), flat.start.size))
     options = {"tol": 0.0, "max_iters": max_iters, "damping": "auto", "jacobian": "products"}
@@ -210,6 +209,22 @@ def test_a_pseudo_trajectory_of_a_chaotic_map_does_not_count_as_converged(solver
     )
     assert not info.converged
     assert_allclose(values, lax.scan(step_with(rate), init, xs)[1], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("solver", [s for s in SOLVERS if s not in ("auto", "scan")])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_slow_departure_from_an_unstable_point(solver, dtype):
+    """Beside the point, where guesses lie, states follow from one another to any tolerance; the trajectory ends elsewhere."""
+
+    def step(x, _):
+        x = jnp.tanh(1.05 * x)
+        return x, x
+
+    init = jnp.array(1e-12, dtype)
+    solve = jax.jit(lambda init: deer_scan(step, init, length=2000, solver=solver)[1])
+    assert_allclose(
+        solve(init), lax.scan(step, init, length=2000)[1], rtol=0, atol=1e-4 if dtype == jnp.float32 else 1e-8
+    )
 
 
 @pytest.mark.parametrize("solver", ["chunked", "newton", "quasi", "jacobi"])
@@ -257,6 +272,7 @@ def test_nested_batches_that_share_the_inputs():
     assert_allclose(batched[1], batched[0], rtol=0, atol=1e-8)
 
 
+@pytest.mark.smoke
 def test_what_lax_scan_accepts():
     """Reverse, no inputs, scalars of weak type, integer inputs, nothing to do."""
 
@@ -277,6 +293,7 @@ def test_what_lax_scan_accepts():
             assert_allclose(actual, expected, rtol=0, atol=1e-8)
 
 
+@pytest.mark.smoke
 def test_windows_are_solved_one_after_another():
     step_with, params, init, xs = gru_problem(50)
     expected = lax.scan(step_with(params), init, xs)

@@ -2,7 +2,8 @@
 
 The boundary states are guessed, all stretches are run at once, and every boundary is replaced by the end of the stretch
 before. After ``i`` runs the first ``i`` stretches are exact whatever the recurrence; all are, as soon as no boundary
-moves. A recurrence that forgets its start within a stretch needs two runs.
+moves and every stretch is seen to forget where it starts. That a boundary does not move is not enough: from a guess beside an
+unstable point nothing moves by much either.
 """
 
 import jax
@@ -12,8 +13,11 @@ from jax import lax
 from tsppl.recurrence.lanes import lanes_for
 from tsppl.recurrence.outcome import Outcome
 
+FORGETS = 0.1
+"""A stretch forgets if its end moves by at most this share of how far its entry was moved."""
 
-def solve_chunked(advance, start, inputs, num_steps, *, tol, max_iters=None, num_lanes=None, floor=1.0) -> Outcome:
+
+def solve_chunked(advance, start, inputs, num_steps, *, tol, max_iters=None, num_lanes=None, scale=1.0) -> Outcome:
     """States of ``state = advance(state, x)`` over the rows of ``inputs``.
 
     Args:
@@ -21,71 +25,92 @@ def solve_chunked(advance, start, inputs, num_steps, *, tol, max_iters=None, num
         start: ``(n,)``.
         inputs: tree of ``(T, ...)``.
         num_steps: ``T``.
-        tol: largest change of a boundary, relative to ``floor + |state|``, or to the largest state if ``floor`` is 0.
+        tol: largest change of a boundary, relative to ``scale + |state|``.
         max_iters: of runs over all stretches; 4 by default, as more cost as much as a plain loop.
         num_lanes: of stretches.
-        floor: see ``tol``.
+        scale: of the states.
     """
     lanes = lanes_for(num_steps, num_lanes)
     rows = lanes.split(inputs)
     max_iters = min(4 if max_iters is None else max_iters, lanes.num_lanes)
-    guess = jnp.broadcast_to(start, (lanes.num_lanes, start.size))
+    surely = max_iters == lanes.num_lanes
+    # Away from the start, which may be a point that the recurrence leaves slowly and never comes back to.
+    guess = jnp.broadcast_to(start + 0.1 * (scale + jnp.abs(start)), (lanes.num_lanes, start.size))
+    half = -(-lanes.length // 2)
 
-    starts, forgets = _warm_up(advance, guess, rows, lanes, tol, max_iters)
+    def distance(one, other):
+        return (jnp.abs(one - other) / (scale + jnp.abs(one))).max(axis=1)
 
-    def sweep(starts):
+    def run(starts, forgets, iteration, entered):
+        """Run all stretches; ``entered`` is how far each one's entry lies from where it was entered before."""
         ends, states = lanes.run(advance, starts, rows)
         new_starts = _follow(start, ends)
-        return new_starts, states, _relative(new_starts - starts, new_starts, floor)
+        change = distance(new_starts, starts)
+        if entered is None:
+            at_half = states[lanes.length - half - 1] if lanes.length > half else starts
+            entered = distance(at_half, guess)
+        response = jnp.append(change[1:], 0)
+        # The first stretches start where they must, whether they forget or not.
+        exact = jnp.arange(lanes.num_lanes) <= iteration
+        forgets |= exact | ((response <= FORGETS * entered) & (entered > 0))
+        return iteration + 1, new_starts, states, change, forgets
+
+    def settled(change, forgets):
+        return (change <= tol) & _follow(jnp.array(True), forgets)
 
     def unsettled(loop):
-        iteration, _, _, change, hopeful = loop
-        return (iteration < max_iters) & ~(change <= tol).all() & hopeful
+        iteration, _, _, change, forgets, hopeful = loop
+        return (iteration < max_iters) & ~settled(change, forgets).all() & hopeful
 
     def again(loop):
-        iteration, starts, _, before, _ = loop
-        new_starts, states, change = sweep(starts)
+        iteration, starts, _, before, forgets, _ = loop
+        *result, change, forgets = run(starts, forgets, iteration, before)
         # At the rate of the last two runs, will those left suffice?
         worst, worst_before = (jnp.where(jnp.isnan(c), jnp.inf, c).max() for c in (change, before))
-        hopeful = worst * (worst / worst_before) ** (max_iters - iteration - 1) <= tol
-        return iteration + 1, new_starts, states, change, hopeful
+        hopeful = surely | (worst * (worst / worst_before) ** (max_iters - iteration - 1) <= tol)
+        return *result, change, forgets, hopeful
 
+    starts, promising = _warm_up(advance, start, guess, rows, lanes, half, tol, max_iters)
+    nothing = jnp.zeros(lanes.num_lanes, bool)
     # The first run stands outside of the loop, which costs nothing where the warm-up has settled the boundaries.
-    first = sweep(starts)
-    iteration, _, states, change, _ = lax.while_loop(unsettled, again, (jnp.ones((), int), *first, forgets))
-    settled = change <= tol
-    # Stretches whose own boundary, and all before it, no longer move.
-    exact = jnp.where(settled.all(), lanes.num_lanes, jnp.argmin(settled)) * lanes.length
+    first = lax.cond(
+        surely | promising,
+        lambda: run(starts, nothing, jnp.zeros((), int), None),
+        lambda: (
+            jnp.zeros((), int),
+            starts,
+            jnp.zeros((lanes.length, *starts.shape), starts.dtype),
+            jnp.full(lanes.num_lanes, jnp.inf, starts.dtype),
+            nothing,
+        ),
+    )
+    iterations, _, states, change, forgets, _ = lax.while_loop(unsettled, again, (*first, surely | promising))
+    stands = settled(change, forgets)
+    # Stretches before the first boundary that does not stand.
+    exact = jnp.where(stands.all(), lanes.num_lanes, jnp.argmin(stands)) * lanes.length
     return Outcome(
         states=lanes.join(states),
         exact_steps=jnp.minimum(exact, num_steps),
-        iterations=jnp.asarray(iteration),
+        iterations=iterations,
         residual=change.max(),
-        converged=settled.all(),
+        converged=stands.all(),
     )
 
 
-def _warm_up(advance, guess, rows, lanes, tol, max_iters):
-    """Boundaries after the last half of each stretch, and whether the recurrence forgets fast enough to go on.
+def _warm_up(advance, start, guess, rows, lanes, half, tol, max_iters):
+    """Boundaries after the last half of each stretch from the guess, and whether the recurrence may forget fast enough.
 
-    A few stretches are also run from a second start, which tells how fast: what remains of the distance.
+    A few stretches are also run from the start, which tells how fast: what remains of the distance.
     """
-    half = -(-lanes.length // 2)
-    probes = min(8, lanes.num_lanes)
-    offset = 0.1 * (1 + jnp.abs(guess[:probes]))
-    starts = jnp.concatenate([guess, guess[:probes] + offset])
-    rows = jax.tree.map(lambda leaf: jnp.concatenate([leaf[-half:], leaf[-half:, :probes]], axis=1), rows)
+    every = -(-lanes.num_lanes // 8)
+    starts = jnp.concatenate([guess, jnp.broadcast_to(start, guess[::every].shape)])
+    rows = jax.tree.map(lambda leaf: jnp.concatenate([leaf[-half:], leaf[-half:, ::every]], axis=1), rows)
     ends, _ = lanes.run(advance, starts, rows, num_steps=half, keep=False)
-    ends, shifted = ends[: lanes.num_lanes], ends[lanes.num_lanes :]
-    remains = jnp.max(jnp.abs(shifted - ends[:probes]) / offset)
-    return _follow(guess[0], ends), remains ** (max_iters * lanes.length / half) <= tol
+    ends, others = ends[: lanes.num_lanes], ends[lanes.num_lanes :]
+    remains = jnp.max(jnp.abs(others - ends[::every]) / jnp.abs(guess[0] - start))
+    return _follow(start, ends), remains ** (max_iters * lanes.length / half) <= tol
 
 
-def _follow(start, ends):
-    return jnp.concatenate([start[None], ends[:-1]])
-
-
-def _relative(change, states, floor):
-    size = jnp.abs(states)
-    scale = floor + size if floor else jnp.max(size) + jnp.finfo(states.dtype).tiny
-    return jnp.max(jnp.abs(change) / scale, axis=-1, initial=0.0)
+def _follow(first, lanes):
+    """What each stretch takes over from the one before it."""
+    return jnp.concatenate([first[None], lanes[:-1]])

@@ -26,7 +26,8 @@ class RecurrenceInfo(NamedTuple):
             largest change of a boundary state in the last run.
         converged: whether the solver met its tolerance. Where it is False the values come from the plain loop, or are
             NaN, as ``on_failure`` says.
-        lyapunov_exponent: largest one along the trajectory, in nats per step: below zero, the recurrence forgets.
+        lyapunov_exponent: estimate of the largest one along the trajectory, from tangents over stretches of it, in nats per
+            step: below zero, the recurrence forgets. :func:`lyapunov_exponent` follows them all the way.
     """
 
     iterations: jax.Array
@@ -163,12 +164,7 @@ def _solve(
         solver = _automatic_solver(num_steps, flat.start)
     if solver == "scan" and not return_info:
         return *lax.scan(f, init, xs, num_steps, unroll=unroll), None
-    tol = (1e-10 if dtype == jnp.float64 else 1e-6) if tol is None else tol
-
-    def run(advance, start, inputs, **more):
-        return solve_chunked(
-            advance, start, inputs, num_steps, tol=tol, max_iters=max_iters, num_lanes=num_chunks, **more
-        )
+    tol = _default_tolerance(dtype) if tol is None else tol
 
     def solve(captured, start, inputs):
         def advance(state, x):
@@ -179,7 +175,9 @@ def _solve(
             info = _info_of_loop(jnp.nan)
         else:
             if solver == "chunked":
-                outcome = run(advance, start, inputs)
+                outcome = solve_chunked(
+                    advance, start, inputs, num_steps, tol=tol, max_iters=max_iters, num_lanes=num_chunks
+                )
             else:
                 outcome = solve_by_sweeps(
                     solver, advance, start, inputs, num_steps, _flat_guess(flat, guess, num_steps), flat.unravel,
@@ -198,8 +196,12 @@ def _solve(
             info = info._replace(lyapunov_exponent=exponent)
         return states, jax.tree.map(jnp.asarray, info)
 
-    def solve_linear(advance_with, captured, start, rows):
-        outcome = run(lambda state, row: advance_with(captured, state, row), start, rows, floor=0.0)
+    def solve_linear(advance_with, captured, start, rows, scale):
+        # Derivatives keep the default tolerance, whatever that of the values is.
+        outcome = solve_chunked(
+            lambda state, row: advance_with(captured, state, row), start, rows, num_steps,
+            tol=_default_tolerance(dtype), num_lanes=num_chunks, scale=scale,
+        )  # fmt: skip
         return finish(advance_with, num_steps, outcome, captured, start, rows)
 
     states, info = differentiable(flat.advance, solve, solve_linear)(flat.captured, flat.start, xs)
@@ -254,6 +256,10 @@ def _in_windows(f, init, xs, num_steps, window, guess, options):
             (info.lyapunov_exponent * steps).sum() / num_steps,
         )
     return carry, ys, info
+
+
+def _default_tolerance(dtype):
+    return 1e-10 if dtype == jnp.float64 else 1e-6
 
 
 def _automatic_solver(num_steps, start):

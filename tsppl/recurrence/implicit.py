@@ -21,7 +21,8 @@ def differentiable(advance_with, solve, solve_linear):
     Args:
         advance_with: ``advance_with(captured, state, x) -> state``.
         solve: ``solve(captured, start, inputs) -> (states, extra)``; only ``states``, ``(T, n)``, have a derivative.
-        solve_linear: ``solve_linear(advance_with, captured, start, rows) -> states`` for steps affine in the state.
+        solve_linear: ``solve_linear(advance_with, captured, start, rows, scale) -> states`` for steps affine in the state,
+            with states of about that scale.
 
     Returns:
         the function of ``(captured, start, inputs)``.
@@ -77,7 +78,8 @@ def _propagate(advance_with, solve_linear, captured, previous, inputs, direct):
         def advance(captured, tangent, row):
             return push(captured, tangent, row) + row[2]
 
-        return solve_linear(advance, captured, jnp.zeros_like(direct[0]), (previous, inputs, direct))
+        rows = (previous, inputs, direct)
+        return solve_linear(advance, captured, jnp.zeros_like(direct[0]), rows, _scale(direct))
 
     def transpose_solve(_, cotangents):
         # From the last step to the first: step t + 1 pulls on step t, and nothing on the last.
@@ -91,10 +93,14 @@ def _propagate(advance_with, solve_linear, captured, previous, inputs, direct):
             return pull(captured, pulled + row[2], row)
 
         rows = jax.tree.map(lambda leaf: leaf[::-1], (previous, inputs, cotangents))
-        pulled = solve_linear(advance, captured, nothing[0], rows)[::-1]
+        pulled = solve_linear(advance, captured, nothing[0], rows, _scale(cotangents))[::-1]
         return cotangents + jnp.concatenate([pulled[1:], nothing])
 
     return lax.custom_linear_solve(matvec, direct, solve, transpose_solve)
+
+
+def _scale(offsets):
+    return jnp.abs(offsets).max() + jnp.finfo(offsets.dtype).tiny
 
 
 def _zero_tangent(leaf):
