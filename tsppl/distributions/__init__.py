@@ -48,6 +48,7 @@ from tsppl.distributions.poisson_process import (
     PoissonProcess as PoissonProcess,
 )
 from tsppl.distributions.recurrent_cell_prior import sample_cell_params as sample_cell_params
+from tsppl.distributions.recurrent_series import RecurrentSeries as RecurrentSeries
 from tsppl.distributions.salt import SALT as SALT
 from tsppl.distributions.sequence import SequenceDistribution as SequenceDistribution
 from tsppl.distributions.steady_state import LowRankReport as LowRankReport, low_rank_report as low_rank_report

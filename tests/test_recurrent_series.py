@@ -1,0 +1,89 @@
+"""Series whose law is read off a recurrent network: densities, draws, and NUTS whatever the solver."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax import random
+from numpyro.infer.util import log_density
+from scipy import stats
+
+import tsppl
+import tsppl.distributions as tsd
+from tests.helpers import assert_allclose
+
+T, UNITS, CHANNELS = 9, 3, 2
+PARAMS = tsppl.recurrence.init_gru_cell(random.key(0), CHANNELS + 1, UNITS)
+READOUT = 0.8 * random.normal(random.key(1), (CHANNELS, UNITS))
+INPUTS = jnp.cos(jnp.arange(float(T)))
+EMISSIONS = {
+    "gaussian": lambda h: dist.Normal(READOUT @ h, 0.3).to_event(1),
+    "poisson": lambda h: dist.Poisson(jnp.exp(READOUT @ h)).to_event(1),
+}
+
+
+def transition(h, previous, x):
+    return tsppl.recurrence.gru_cell(PARAMS, h, jnp.append(previous, x))
+
+
+def series(family, solver="newton", num_steps=T):
+    return tsd.RecurrentSeries(
+        transition, jnp.zeros(UNITS), EMISSIONS[family], num_steps=num_steps, inputs=INPUTS[:num_steps], solver=solver
+    )
+
+
+@pytest.mark.parametrize("family", EMISSIONS)
+def test_density_is_the_product_over_steps(family):
+    law = series(family)
+    value = law.sample(random.key(2), (2,))
+    assert value.shape == (2, T, CHANNELS)
+    for one, terms in zip(value, law.log_prob_steps(value), strict=True):
+        h, previous = jnp.zeros(UNITS), jnp.zeros(CHANNELS)
+        for t in range(T):
+            h = transition(h, previous, INPUTS[t])
+            assert_allclose(terms[t], EMISSIONS[family](h).log_prob(one[t]), rtol=1e-8)
+            previous = one[t]
+    assert_allclose(law.log_prob(value), law.log_prob_steps(value).sum(-1))
+
+
+def test_draws_have_the_conditional_law():
+    """Each step's probability integral transform, given the steps before, is uniform."""
+    law = series("gaussian")
+    draws = law.sample(random.key(3), (500,))
+    means = jax.vmap(lambda value: jax.vmap(lambda h: READOUT @ h)(law.states(value)))(draws)
+    uniform = stats.norm.cdf(np.asarray((draws - means) / 0.3)).ravel()
+    assert stats.kstest(uniform, "uniform").pvalue > 1e-3
+    assert stats.kstest(stats.norm.cdf(np.asarray(draws - means.mean(0)) / 0.3).ravel(), "uniform").pvalue < 1e-3
+
+
+def test_a_model_with_sampled_cells_has_the_same_gradient_by_every_solver():
+    y = series("poisson").sample(random.key(4))
+
+    def model(solver):
+        params = tsd.sample_cell_params("cell", "gru", CHANNELS + 1, UNITS)
+        law = tsd.RecurrentSeries(
+            lambda h, previous, x: tsppl.recurrence.gru_cell(params, h, jnp.append(previous, x)),
+            jnp.zeros(UNITS),
+            EMISSIONS["poisson"],
+            num_steps=T,
+            inputs=INPUTS,
+            solver=solver,
+        )
+        numpyro.sample("y", law, obs=y)
+
+    trace = numpyro.handlers.trace(numpyro.handlers.seed(model, 0)).get_trace("scan")
+    values = {name: site["value"] for name, site in trace.items() if name != "y"}
+    gradients = [
+        jax.jit(jax.grad(lambda v, solver=solver: log_density(model, (solver,), {}, v)[0]))(values)
+        for solver in ("scan", "newton")
+    ]
+    assert_allclose(*gradients, rtol=1e-7, atol=1e-9)
+
+
+def test_support_and_bad_input():
+    assert series("poisson").support.is_discrete
+    assert not series("gaussian").support.is_discrete
+    with pytest.raises(ValueError, match=r"to_event\(1\)"):
+        tsd.RecurrentSeries(transition, jnp.zeros(UNITS), lambda h: dist.Normal(READOUT @ h, 1.0), num_steps=T)
