@@ -6,6 +6,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from jax import lax, random
 from jax.flatten_util import ravel_pytree
@@ -403,6 +405,26 @@ def test_bad_input_says_what_to_change(arguments, error, message):
         arguments["f"] = lambda x, u: (x, u)
     with pytest.raises(error, match=message):
         deer_scan(**arguments)
+
+
+@pytest.mark.parametrize("solver", ["scan", "newton"])
+@pytest.mark.parametrize(
+    ("statement", "name"),
+    [
+        (lambda: numpyro.sample("noise", dist.Normal()), "noise"),
+        (lambda: numpyro.deterministic("state", 0.0), "state"),
+        (lambda: random.uniform(numpyro.prng_key()), "prng_key"),
+    ],
+)
+def test_statements_of_numpyro_inside_are_refused(solver, statement, name):
+    """Traced once for all steps, they would give every step the same number."""
+
+    def model():
+        noise = numpyro.sample("noises", dist.Normal().expand([5]).to_event(1))
+        return deer_scan(lambda x, u: (x / 2 + u + statement(), x), jnp.zeros(()), noise, solver=solver)
+
+    with pytest.raises(ValueError, match=f"'{name}', but is traced once for all steps"):
+        numpyro.handlers.seed(model, 0)()
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (7, 3, 3), (7, 2, 2, 2)], ids=["diagonal", "full", "blocks"])

@@ -16,6 +16,7 @@ from numpyro.infer import MCMC, Gibbs
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference.switching_regression import enumerated_posterior
+from tests.scripts import QUICK_TO_COMPILE, environment
 from tsppl.conjugate import draw_table_counts
 from tsppl.inference import (
     GaussianUpdate,
@@ -218,9 +219,9 @@ assert abs(draws[0][0] - draws[0][1]).max() > 0.1
 @pytest.mark.slow
 def test_sequential_parallel_and_vectorised_chains_are_the_same():
     """In a process of its own, with two devices."""
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
-    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", THREE_WAYS], env=environment, check=True, timeout=300)
+    variables = environment("--xla_force_host_platform_device_count=2", *QUICK_TO_COMPILE)
+    variables["PYTHONPATH"] = os.pathsep.join(sys.path)
+    subprocess.run([sys.executable, "-c", THREE_WAYS], env=variables, check=True, timeout=300)
 
 
 def hidden_markov(counts, scale=1.0, twice=False):

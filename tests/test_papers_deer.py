@@ -1,10 +1,10 @@
 """The scripts that redo the claims about DEER and ELK run in their quick form, and the tables show what they claim."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.scripts import QUICK_TO_COMPILE, printed_by
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks" / "papers" / "deer"
 
@@ -13,10 +13,8 @@ pytestmark = pytest.mark.slow
 
 def table(script, *options):
     """Rows of cells of the first table that the script prints."""
-    command = [sys.executable, str(SCRIPTS / script), *options]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert run.returncode == 0, run.stderr[-2000:]
-    lines = [line for line in run.stdout.splitlines() if line.startswith("|")]
+    printed = printed_by(SCRIPTS / script, *options, flags=QUICK_TO_COMPILE)
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
@@ -42,9 +40,6 @@ def test_wall_times_are_of_equal_values():
 
 
 def test_training_follows_the_wave(tmp_path):
-    command = [sys.executable, str(SCRIPTS / "train_autoregressive_gru.py"), "--candidates", "1"]
-    run = subprocess.run(
-        [*command, "--output", str(tmp_path / "nets.npz")], capture_output=True, text=True, timeout=600
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    assert "left out" not in run.stdout
+    output = ("--output", str(tmp_path / "nets.npz"))
+    printed = printed_by(SCRIPTS / "train_autoregressive_gru.py", "--candidates", "1", *output)
+    assert "left out" not in printed

@@ -1,10 +1,10 @@
 """The scripts that redo the claims about SALT run in their quick form, and each table shows what its claim is about."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.scripts import QUICK_TO_COMPILE, printed_by
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks" / "papers" / "salt"
 
@@ -13,10 +13,8 @@ pytestmark = pytest.mark.slow
 
 def table(script):
     """Cells by row of the last table that the script prints."""
-    command = [sys.executable, str(SCRIPTS / script), "--quick"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert run.returncode == 0, run.stderr[-2000:]
-    lines = run.stdout.strip().split("\n\n")[-1].splitlines()
+    printed = printed_by(SCRIPTS / script, "--quick", flags=QUICK_TO_COMPILE)
+    lines = printed.strip().split("\n\n")[-1].splitlines()
     return {cells[0]: cells[1:] for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)}
 
 

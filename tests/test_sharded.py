@@ -1,7 +1,6 @@
 """Sequences divided over eight devices, and over two processes, against one device."""
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -10,19 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts import QUICK_TO_COMPILE, environment, printed_by
 from tests.sharded_worker import CHECKS, SLOW_CHECKS
 
 ROOT = Path(__file__).parent.parent
 
 
 def start(arguments, num_devices):
-    quick_to_compile = "--xla_backend_optimization_level=0"
-    flags = (os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={num_devices}", quick_to_compile)
-    environment = os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
+    variables = environment(f"--xla_force_host_platform_device_count={num_devices}", *QUICK_TO_COMPILE)
+    variables |= {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
     command = [sys.executable, "-m", "tests.sharded_worker", *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def results(names):
@@ -64,15 +61,10 @@ def test_over_two_processes():
 
 @pytest.mark.slow
 def test_tutorial_agrees_with_one_device(tmp_path):
-    script = ROOT / "tutorials" / "several_devices.py"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    run = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert "8 devices" in run.stdout
-    differences = [float(number) for number in re.findall(r"largest difference.*: (\S+)", run.stdout)]
+    printed = printed_by(ROOT / "tutorials" / "several_devices.py", folder=tmp_path, flags=QUICK_TO_COMPILE)
+    assert "8 devices" in printed
+    differences = [float(number) for number in re.findall(r"largest difference.*: (\S+)", printed)]
     assert len(differences) == 4
     assert max(differences) < 1e-9
-    for one, other in re.findall(r"log-likelihood (\S+), on one device (\S+)", run.stdout):
+    for one, other in re.findall(r"log-likelihood (\S+), on one device (\S+)", printed):
         assert one == other

@@ -2,23 +2,20 @@
 
 import os
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.scripts import printed_by
+
 TUTORIALS = Path(__file__).parent.parent / "tutorials"
 
 
 def run_tutorial(name, folder, *arguments):
     """What it prints."""
-    command = [sys.executable, str(TUTORIALS / name), *arguments]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
-    assert run.returncode == 0, run.stderr[-2000:]
-    return run.stdout
+    return printed_by(TUTORIALS / name, *arguments, folder=folder)
 
 
 def need_data(name, monkeypatch):

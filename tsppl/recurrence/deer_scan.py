@@ -1,10 +1,13 @@
 """``lax.scan`` for nonlinear recurrences, evaluated many steps at a time."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from numpyro.handlers import block
 
 from tsppl.recurrence.chunked import solve_chunked
 from tsppl.recurrence.fallback import finish
@@ -34,6 +37,25 @@ class RecurrenceInfo(NamedTuple):
     residual: jax.Array
     converged: jax.Array
     lyapunov_exponent: jax.Array
+
+
+@dataclass(frozen=True)
+class _WithoutSites:
+    """``f``, and equal to others of the same ``f``, whose compiled programs are then found again."""
+
+    f: Callable
+
+    def __call__(self, carry, x):
+        with block(hide_fn=self.refuse):
+            return self.f(carry, x)
+
+    @staticmethod
+    def refuse(site):
+        raise ValueError(
+            f"f contains the NumPyro statement {site.get('name') or site['type']!r}, but is traced once for all steps: "
+            "draw before, as one site with a time axis, and pass it in xs (NonlinearDynamics does so under "
+            "TransformReparam), or take numpyro.contrib.control_flow.scan"
+        )
 
 
 def deer_scan(
@@ -111,7 +133,8 @@ def deer_scan(
 
     Raises:
         TypeError: if the carry that ``f`` returns is not like ``init``, or is not made of floating-point numbers.
-        ValueError: if an argument is not known, does not fit the solver, or lengths differ.
+        ValueError: if an argument is not known, does not fit the solver, or lengths differ; if ``f`` contains a NumPyro
+            statement.
 
     Under ``vmap`` all members run as many sweeps as the slowest; members that have converged no longer move.
 
@@ -126,6 +149,7 @@ def deer_scan(
     >>> states.shape
     (100, 2)
     """
+    f = _WithoutSites(f)
     xs = jax.tree.map(jnp.asarray, xs)
     num_steps = _num_steps(xs, length)
     _check_options(solver, on_failure, jacobian, damping, guess, num_chunks, window)
