@@ -44,9 +44,12 @@ class Entry(NamedTuple):
 
 
 class Timing(NamedTuple):
+    """Of one entry; ``temporary_bytes`` is what XLA sets aside beside arguments and outputs."""
+
     seconds: float
     compile_seconds: float | None
     output: Any
+    temporary_bytes: int | None
 
 
 class Comparison(NamedTuple):
@@ -94,7 +97,15 @@ def compare(entries: dict[str, Entry], seconds: float, min_rounds: int) -> dict[
             break
         for name in names[:: -1 if index % 2 else 1]:
             turns[name].append(_timed(ready[name], calls[name])[0])
-    return {name: Timing(median(turns[name]), compile_seconds[name], outputs[name]) for name in names}
+    return {
+        name: Timing(median(turns[name]), compile_seconds[name], outputs[name], _temporary_bytes(ready[name]))
+        for name in names
+    }
+
+
+def _temporary_bytes(entry):
+    analysis = getattr(entry.function, "memory_analysis", lambda: None)()
+    return analysis and analysis.temp_size_in_bytes
 
 
 def _compile(entry):

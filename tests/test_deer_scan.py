@@ -215,6 +215,30 @@ def test_a_slow_departure_from_an_unstable_point(solver, dtype):
     )
 
 
+@pytest.mark.parametrize(
+    ("cell", "gain", "runs", "converged"),
+    [("gru", 1, True, True), ("gru", 8, False, False), ("tanh", 1, False, True)],
+    ids=["forgets", "chaotic", "cheap"],
+)
+def test_auto_takes_stretches_where_they_pay_and_gives_up_at_once(cell, gain, runs, converged):
+    """A GRU of eight units costs enough, a net of tanh does not; where nothing is forgotten no stretch is run."""
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), init_gru_cell(random.key(0), 8, 8))
+    xs = random.normal(random.key(1), (4000, 8), jnp.float32)
+
+    def advance(h, x):
+        return gru_cell(jax.tree.map(lambda leaf: gain * leaf, params), h, x) if cell == "gru" else jnp.tanh(h / 2 + x)
+
+    def solve(xs):
+        return deer_scan(lambda h, x: 2 * (advance(h, x),), jnp.zeros(8, jnp.float32), xs, return_info=True)
+
+    _, states, info = jax.jit(solve)(xs)
+    assert info.converged == converged
+    assert (info.iterations > 0) == runs
+    # Rounding parts chaotic trajectories, so each step is compared.
+    assert_allclose(states[1:], jax.vmap(advance)(states[:-1], xs[1:]), rtol=0, atol=1e-5)
+    assert_allclose(states[0], advance(jnp.zeros(8, jnp.float32), xs[0]), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("solver", ["chunked", "newton", "quasi", "jacobi"])
 def test_states_that_are_not_numbers_on_the_way(solver):
     """The first guess, 0, is where this cell is not defined; its trajectory never comes near."""

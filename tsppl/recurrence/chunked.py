@@ -17,7 +17,9 @@ FORGETS = 0.1
 """A stretch forgets if its end moves by at most this share of how far its entry was moved."""
 
 
-def solve_chunked(advance, start, inputs, num_steps, *, tol, max_iters=None, num_lanes=None, scale=1.0) -> Outcome:
+def solve_chunked(
+    advance, start, inputs, num_steps, *, tol, max_iters=None, num_lanes=None, scale=1.0, cautious=False
+) -> Outcome:
     """States of ``state = advance(state, x)`` over the rows of ``inputs``.
 
     Args:
@@ -29,6 +31,7 @@ def solve_chunked(advance, start, inputs, num_steps, *, tol, max_iters=None, num
         max_iters: of runs over all stretches; 4 by default, as more cost as much as a plain loop.
         num_lanes: of stretches.
         scale: of the states.
+        cautious: look at a few stretches before all others, and give up at once where the recurrence does not forget.
     """
     lanes = lanes_for(num_steps, num_lanes)
     rows = lanes.split(inputs)
@@ -70,7 +73,7 @@ def solve_chunked(advance, start, inputs, num_steps, *, tol, max_iters=None, num
         hopeful = surely | (worst * (worst / worst_before) ** (max_iters - iteration - 1) <= tol)
         return *result, change, forgets, hopeful
 
-    starts, promising = _warm_up(advance, start, guess, rows, lanes, half, tol, max_iters)
+    starts, promising = _warm_up(advance, start, guess, rows, lanes, half, tol, max_iters, cautious)
     nothing = jnp.zeros(lanes.num_lanes, bool)
     # The first run stands outside of the loop, which costs nothing where the warm-up has settled the boundaries.
     first = lax.cond(
@@ -97,18 +100,36 @@ def solve_chunked(advance, start, inputs, num_steps, *, tol, max_iters=None, num
     )
 
 
-def _warm_up(advance, start, guess, rows, lanes, half, tol, max_iters):
+def _warm_up(advance, start, guess, rows, lanes, half, tol, max_iters, cautious):
     """Boundaries after the last half of each stretch from the guess, and whether the recurrence may forget fast enough.
 
     A few stretches are also run from the start, which tells how fast: what remains of the distance.
     """
     every = -(-lanes.num_lanes // 8)
-    starts = jnp.concatenate([guess, jnp.broadcast_to(start, guess[::every].shape)])
-    rows = jax.tree.map(lambda leaf: jnp.concatenate([leaf[-half:], leaf[-half:, ::every]], axis=1), rows)
-    ends, _ = lanes.run(advance, starts, rows, num_steps=half, keep=False)
-    ends, others = ends[: lanes.num_lanes], ends[lanes.num_lanes :]
-    remains = jnp.max(jnp.abs(others - ends[::every]) / jnp.abs(guess[0] - start))
-    return _follow(start, ends), remains ** (max_iters * lanes.length / half) <= tol
+    rows = jax.tree.map(lambda leaf: leaf[-half:], rows)
+    few_rows = jax.tree.map(lambda leaf: leaf[:, ::every], rows)
+
+    def run(starts, rows):
+        return lanes.run(advance, starts, rows, num_steps=half, keep=False)[0]
+
+    def with_probes(starts, rows):
+        """Ends of these stretches, and of the few from the start."""
+        others = jnp.broadcast_to(start, guess[::every].shape)
+        both = jax.tree.map(lambda one, few: jnp.concatenate([one, few], axis=1), rows, few_rows)
+        ends = run(jnp.concatenate([starts, others]), both)
+        return ends[: len(starts)], ends[len(starts) :]
+
+    def may_forget(ends, others):
+        remains = jnp.max(jnp.abs(others - ends) / jnp.abs(guess[0] - start))
+        return remains ** (max_iters * lanes.length / half) <= tol
+
+    if cautious:
+        promising = may_forget(*with_probes(guess[::every], few_rows))
+        ends = lax.cond(promising, lambda: run(guess, rows), lambda: guess)
+    else:
+        ends, others = with_probes(guess, rows)
+        promising = may_forget(ends[::every], others)
+    return _follow(start, ends), promising
 
 
 def _follow(first, lanes):

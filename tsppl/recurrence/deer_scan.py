@@ -107,8 +107,8 @@ def deer_scan(
             - ``"quasi"``: with diagonal ones, or blocks, ``O(T n)`` memory;
             - ``"elk"``, ``"quasi-elk"``: both with damping, for recurrences on which they overshoot;
             - ``"picard"``, ``"jacobi"``: fixed-point iterations with identity and zero in the Jacobian's place;
-            - ``"auto"``: ``"chunked"`` for small float32 states and many steps on a CPU, and on other devices;
-              otherwise ``"scan"``.
+            - ``"auto"``: ``"chunked"`` on a CPU for float32 states of at most 16 numbers where steps are many and
+              costly enough, and on other devices; otherwise ``"scan"``.
         guess: states of all steps to start from, a tree like ``init`` with a leading axis ``T``, for the solvers from
             ``"newton"`` on. Zeros by default. It has no derivative.
         tol: largest residual, relative to ``1 + |state|``: by default 1e-10 in float64 and 1e-6 in float32.
@@ -184,8 +184,9 @@ def _solve(
 ):
     flat = flat_step(f, init, xs)
     dtype = flat.start.dtype
-    if solver == "auto":
-        solver = _automatic_solver(num_steps, flat.start)
+    cautious = solver == "auto"
+    if cautious:
+        solver = _automatic_solver(num_steps, flat, xs)
     if solver == "scan" and not return_info:
         return *lax.scan(f, init, xs, num_steps, unroll=unroll), None
     tol = _default_tolerance(dtype) if tol is None else tol
@@ -200,8 +201,9 @@ def _solve(
         else:
             if solver == "chunked":
                 outcome = solve_chunked(
-                    advance, start, inputs, num_steps, tol=tol, max_iters=max_iters, num_lanes=num_chunks
-                )
+                    advance, start, inputs, num_steps,
+                    tol=tol, max_iters=max_iters, num_lanes=num_chunks, cautious=cautious,
+                )  # fmt: skip
             else:
                 outcome = solve_by_sweeps(
                     solver, advance, start, inputs, num_steps, _flat_guess(flat, guess, num_steps), flat.unravel,
@@ -286,12 +288,24 @@ def _default_tolerance(dtype):
     return 1e-10 if dtype == jnp.float64 else 1e-6
 
 
-def _automatic_solver(num_steps, start):
-    """From shapes, dtype and backend alone; see ``benchmarks/papers/deer``."""
+def _automatic_solver(num_steps, flat, xs):
+    """From what one step costs, dtype and backend; see ``benchmarks/papers/deer``."""
     if jax.default_backend() != "cpu":
         return "chunked" if num_steps >= 256 else "scan"
-    pays = start.dtype == jnp.float32 and start.size <= 16 and num_steps >= 1000
-    return "chunked" if pays else "scan"
+    if flat.start.dtype != jnp.float32 or flat.start.size > 16:
+        return "scan"
+    # Shorter series and cheaper steps take as long as what stretches cost beside their steps.
+    return "chunked" if num_steps >= 4000 and _operations(flat, xs) >= 2000 else "scan"
+
+
+def _operations(flat, xs):
+    """Of one step, as XLA counts them; a transcendental function takes as long as some sixty others."""
+    row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), xs)
+    captured, start = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (flat.captured, flat.start)
+    )
+    counts = jax.jit(flat.advance).lower(captured, start, row).cost_analysis() or {}
+    return counts.get("flops", 0) + 60 * counts.get("transcendentals", 0)
 
 
 def _flat_guess(flat, guess, num_steps):

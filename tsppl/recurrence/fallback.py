@@ -20,32 +20,41 @@ def finish(advance_with, num_steps, outcome, captured, start, inputs):
         ``lax.cond`` would not grant; otherwise all members restart where the first of them left off.
     """
 
-    def set_next(time, states, captured, start, inputs):
-        previous = jnp.where(time > 0, states[jnp.maximum(time - 1, 0)], start)
-        x = jax.tree.map(lambda leaf: leaf[time], inputs)
-        return states.at[time].set(advance_with(captured, previous, x))
+    def enter(first, states, start):
+        return jnp.where(first > 0, lax.dynamic_index_in_dim(states, jnp.maximum(first - 1, 0), keepdims=False), start)
+
+    def step(time, state, states, captured, inputs):
+        x = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, time, keepdims=False), inputs)
+        state = advance_with(captured, state, x)
+        return state, lax.dynamic_update_index_in_dim(states, state, time, 0)
 
     # Only the steps that are not exact are written, and an exact state is never replaced by one that is not.
-    loop = _restartable_loop(set_next, num_steps)
+    loop = _restartable_loop(enter, step, num_steps)
     return loop(outcome.exact_steps, outcome.converged, outcome.states, captured, start, inputs)
 
 
-def _restartable_loop(set_next, num_steps):
+def _restartable_loop(enter, step, num_steps):
     @custom_vmap
-    def loop(first, done, states, *arguments):
+    def loop(first, done, states, captured, start, inputs):
+        def advance(time, carry):
+            return step(time, *carry, captured, inputs)
+
         def run():
-            return lax.fori_loop(first, num_steps, lambda time, states: set_next(time, states, *arguments), states)
+            return lax.fori_loop(first, num_steps, advance, (enter(first, states, start), states))[1]
 
         return lax.cond(done, lambda: states, run)
 
     @loop.def_vmap
-    def batched(axis_size, in_batched, first, done, states, *arguments):
-        _, _, states_batched, *rest = in_batched
-        if not states_batched:
+    def batched(axis_size, in_batched, first, done, states, captured, start, inputs):
+        if not in_batched[2]:
             states = jnp.broadcast_to(states, (axis_size, *states.shape))
-        in_axes = (None, 0, *jax.tree.map(lambda moves: 0 if moves else None, tuple(rest)))
-        set_all = jax.vmap(set_next, in_axes, axis_size=axis_size)
+        _, _, _, *moving = jax.tree.map(lambda moves: 0 if moves else None, tuple(in_batched))
+        captured_axes, start_axis, input_axes = moving
+        enter_all = jax.vmap(enter, (None, 0, start_axis))
+        step_all = jax.vmap(step, (None, 0, 0, captured_axes, input_axes))
         first = jnp.where(done, num_steps, first).min()
-        return _restartable_loop(set_all, num_steps)(first, done.all(), states, *arguments), True
+        return _restartable_loop(enter_all, step_all, num_steps)(
+            first, done.all(), states, captured, start, inputs
+        ), True
 
     return loop
