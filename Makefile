@@ -17,7 +17,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python tutorials/quickstart.py
 
 test: $(VENV)/.installed-aeon
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.installed-aeon
 	XLA_FLAGS="$$XLA_FLAGS" $(BIN)/python -m pytest -n 2 --dist loadgroup -m slow $(ARGS)

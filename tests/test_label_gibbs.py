@@ -92,9 +92,11 @@ def mixed(key, process, labels, points, num_moves=3):
     sweep_key, moves_key, coin_key = random.split(key, 3)
     swept = serial(sweep_key, process, labels, points)
     labels = jnp.where(random.bernoulli(coin_key, 0.25), swept, labels)
-    for key in random.split(moves_key, num_moves):
-        labels = split_or_merge(key, process.cluster, labels, points, process.window, process.rates).labels
-    return labels
+
+    def move(labels, key):
+        return split_or_merge(key, process.cluster, labels, points, process.window, process.rates).labels, None
+
+    return lax.scan(move, labels, random.split(moves_key, num_moves))[0]
 
 
 @pytest.mark.parametrize(
