@@ -20,10 +20,10 @@ test: $(VENV)/.installed-aeon
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.installed-aeon
-	XLA_FLAGS="$$XLA_FLAGS" $(BIN)/python -m pytest -n 2 --dist loadgroup -m slow $(ARGS)
+	XLA_FLAGS="$$XLA_FLAGS" $(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
 
 smoke: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m smoke $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m smoke $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

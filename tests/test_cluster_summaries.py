@@ -138,7 +138,6 @@ def tree():
     return tsppl.to_arviz(mcmc)
 
 
-@pytest.mark.xdist_group("tree")
 def test_the_tree_for_arviz(tree):
     """Labels and events with their dimensions; numbers that agree with labels; no terms that condition on labels."""
     assert set(tree_groups(tree)) == {"posterior", "observed_data", "sample_stats"}
@@ -158,7 +157,6 @@ def test_the_tree_for_arviz(tree):
     assert summary.index.tolist() == ["x_num_clusters"]
 
 
-@pytest.mark.xdist_group("tree")
 def test_a_tree_is_a_posterior(tree):
     events = tsppl.posterior_events(random.key(0), known, tree, POINTS, num_draws=10)["x"]
     assert events["num_clusters"].shape == (2, 5)

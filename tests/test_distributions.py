@@ -28,11 +28,10 @@ CLASSES = sorted({type(row.distribution) for row in ROWS}, key=lambda cls: cls._
 
 
 def select(condition=lambda row: True):
-    """Parametrise a test over the rows that satisfy a condition; one worker of pytest-xdist takes all tests of a row."""
+    """Parametrise a test over the rows that satisfy a condition."""
     rows = []
     for row in filter(condition, ROWS):
-        marks = [pytest.mark.xdist_group(row.name)]
-        marks += [mark for mark, wanted in ((pytest.mark.smoke, row.smoke), (pytest.mark.slow, row.slow)) if wanted]
+        marks = [mark for mark, wanted in ((pytest.mark.smoke, row.smoke), (pytest.mark.slow, row.slow)) if wanted]
         rows.append(pytest.param(row, id=row.name, marks=marks))
     return pytest.mark.parametrize("row", rows)
 

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.slow
 def table(script, *options):
     """Rows of cells of the first table that the script prints."""
     printed = printed_by(SCRIPTS / script, *options, flags=QUICK_TO_COMPILE)
-    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    first = next(block for block in printed.split("\n\n") if block.startswith("|"))
+    lines = first.splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
