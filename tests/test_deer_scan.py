@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 import pytest
 from jax import lax, random
 from jax.flatten_util import ravel_pytree
+from numpyro.infer.util import log_density
 
 from tests.helpers import assert_allclose
 from tsppl.recurrence import (
@@ -449,6 +450,25 @@ def test_statements_of_numpyro_inside_are_refused(solver, statement, name):
 
     with pytest.raises(ValueError, match=f"'{name}', but is traced once for all steps"):
         numpyro.handlers.seed(model, 0)()
+
+
+def test_a_model_evaluated_inside_is_its_own_affair():
+    """Its sites are known to its own handlers alone, as in a sampler's step."""
+
+    def inner(x):
+        numpyro.sample("x", dist.Normal())
+        numpyro.sample("y", dist.Normal(x), obs=0.5)
+
+    def model():
+        def step(x, u):
+            x = x / 2 + u + 0.1 * log_density(inner, (x,), {}, {"x": x})[0]
+            return x, x
+
+        return deer_scan(step, jnp.zeros(()), jnp.ones(4), solver="newton")[1]
+
+    states = numpyro.handlers.trace(numpyro.handlers.seed(model, 0))
+    assert not states.get_trace()
+    assert jnp.isfinite(model()).all()
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (7, 3, 3), (7, 2, 2, 2)], ids=["diagonal", "full", "blocks"])

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from numpyro.handlers import block
+from numpyro.handlers import block, condition, seed, substitute, trace
+from numpyro.primitives import _PYRO_STACK
 
 from tsppl.recurrence.chunked import solve_chunked
 from tsppl.recurrence.fallback import finish
@@ -46,16 +47,20 @@ class _WithoutSites:
     f: Callable
 
     def __call__(self, carry, x):
-        with block(hide_fn=self.refuse):
-            return self.f(carry, x)
+        depth = len(_PYRO_STACK)
 
-    @staticmethod
-    def refuse(site):
-        raise ValueError(
-            f"f contains the NumPyro statement {site.get('name') or site['type']!r}, but is traced once for all steps: "
-            "draw before, as one site with a time axis, and pass it in xs (NonlinearDynamics does so under "
-            "TransformReparam), or take numpyro.contrib.control_flow.scan"
-        )
+        def hide(site):
+            # A model that f evaluates by handlers of its own, as log_density does, is its own affair.
+            if any(isinstance(handler, (condition, seed, substitute, trace)) for handler in _PYRO_STACK[depth + 1 :]):
+                return True
+            raise ValueError(
+                f"f contains the NumPyro statement {site.get('name') or site['type']!r}, but is traced once for all steps: "
+                "draw before, as one site with a time axis, and pass it in xs (NonlinearDynamics does so under "
+                "TransformReparam), or take numpyro.contrib.control_flow.scan"
+            )
+
+        with block(hide_fn=hide):
+            return self.f(carry, x)
 
 
 def deer_scan(
