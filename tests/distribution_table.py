@@ -152,6 +152,18 @@ def autoregression(noise, initial=None, **fixed):
     return build
 
 
+def mean_switching(p, **keywords):
+    arguments = {"num_steps": NUM_STEPS, **keywords}
+    return tsd.MeanSwitchingAutoregression(
+        means=p["means"], weights=0.4 * p["weights"], noise=scalar_normal(p), **probs(p), **arguments
+    )
+
+
+def semi_markov(p, **keywords):
+    arguments = {"num_steps": NUM_STEPS, "max_duration": 2, **keywords}
+    return tsd.HiddenSemiMarkov(durations=poisson(p), emission=scalar_normal(p), **logits(p), **arguments)
+
+
 def low_rank(noise, start, core=False, **fixed):
     def build(p, **keywords):
         factors = (p[name] for name in ("outputs", "inputs", "lags"))
@@ -312,6 +324,15 @@ ROWS = [
         left_out=True,
         completes=False,
     ),
+    Row(
+        "MeanSwitchingAutoregression",
+        mean_switching,
+        {**CHAIN, **SCALAR, "means": (NUM_STATES,), "weights": (NUM_STATES, 2)},
+        sampleable=False,
+        left_out=False,
+        slow=True,
+    ),
+    Row("HiddenSemiMarkov", semi_markov, {**CHAIN, **SCALAR, "rate": (NUM_STATES,)}),
     Row(
         "SALT",
         low_rank(normal, start_block),

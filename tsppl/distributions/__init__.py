@@ -13,6 +13,7 @@ from tsppl.distributions import kl as kl
 from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM as AutoregressiveHMM
 from tsppl.distributions.gaussian_parameters import gaussian_parameters as gaussian_parameters
 from tsppl.distributions.hidden_markov import HiddenMarkov as HiddenMarkov
+from tsppl.distributions.hidden_semi_markov import HiddenSemiMarkov as HiddenSemiMarkov
 from tsppl.distributions.inhomogeneous_poisson_process import (
     InhomogeneousPoissonProcess as InhomogeneousPoissonProcess,
 )
@@ -27,6 +28,9 @@ from tsppl.distributions.markov_chain import MarkovChain as MarkovChain
 from tsppl.distributions.matrix_normal_inverse_wishart import (
     MatrixNormalInverseWishart as MatrixNormalInverseWishart,
     NormalInverseWishart as NormalInverseWishart,
+)
+from tsppl.distributions.mean_switching_autoregression import (
+    MeanSwitchingAutoregression as MeanSwitchingAutoregression,
 )
 from tsppl.distributions.neyman_scott import (
     ExpectedCounts as ExpectedCounts,

@@ -47,6 +47,11 @@ class SwitchingAutoregression(MarkovSwitching):
     def _first_state(self):
         return self.num_conditioned if self.initial is None else self.num_lags - 1
 
+    @property
+    def _first_of_chain(self):
+        """First step that has a state, which may be earlier than the first that is scored."""
+        return self._first_state
+
     def _as_matrix(self, series):
         return series if self.event_dim == 2 else series[..., None]
 
@@ -275,7 +280,7 @@ class SwitchingAutoregression(MarkovSwitching):
                 state_noise,
                 values,
                 states,
-                first=self._first_state,
+                first=self._first_of_chain,
                 num_given=num_given,
             )
 

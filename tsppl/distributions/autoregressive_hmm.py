@@ -20,7 +20,7 @@ class AutoregressiveHMM(SwitchingAutoregression):
 
     ``y_t = sum_l weights[z_t, l] @ y[t-1-l] + noise[z_t]`` (Hamilton 1990 in intercept form; Fox et al. 2011). In the
     intercept form the noise's location is added after the regression; Hamilton's (1989) deviations from the mean of the
-    regime are another model.
+    regime are another model, :class:`MeanSwitchingAutoregression`.
 
     A step whose value or any of whose lags is missing is not scored. With steps missing inside a series the density is
     therefore that of the scored steps given their lags, not the marginal density of what was observed.
@@ -126,7 +126,7 @@ class AutoregressiveHMM(SwitchingAutoregression):
             num_steps=num_steps,
             time_varying=varying,
         )
-        batches |= distributions
+        batches |= distributions | self._other_batches(num_states)
         transition_name = [name for name in batches if name.startswith("transition")][0]
         rows = {transition_name: num_steps - 1, "weights": num_steps, "noise": num_steps}
         batch = broadcast_batches(batches, num_steps=num_steps, time_varying=varying, rows=rows)

@@ -91,7 +91,7 @@ class HiddenMarkov(MarkovSwitching):
         )
         transition_name = [name for name in batches if name.startswith("transition")][0]
         batch = broadcast_batches(
-            batches,
+            batches | self._other_batches(num_states),
             num_steps=num_steps,
             time_varying=varying,
             rows={transition_name: num_steps - 1, "emission": num_steps},
@@ -125,6 +125,10 @@ class HiddenMarkov(MarkovSwitching):
         return self.observed_steps(), self.observed_entries() if elementwise else None
 
     def _potentials(self, value):
+        return self._log_initial, self._log_transition, self._emission_potentials(value)
+
+    def _emission_potentials(self, value):
+        """``log p(y_t | z_t = k)``, zero for steps that were not observed: ``(..., T, K)``."""
         steps, entries = self._observed()
         log_likelihoods = emission_log_likelihoods(
             self.emission,
@@ -134,7 +138,7 @@ class HiddenMarkov(MarkovSwitching):
             entry_observed=entries,
         )
         shape = log_likelihoods.shape[:-1] + (self.num_states,)
-        return self._log_initial, self._log_transition, jnp.broadcast_to(log_likelihoods, shape)
+        return jnp.broadcast_to(log_likelihoods, shape)
 
     def _check_concrete(self, value, observed):
         super()._check_concrete(value, observed)
@@ -156,7 +160,8 @@ class HiddenMarkov(MarkovSwitching):
             return messages.simulate_path(key, log_initial, log_transition, self.num_steps)
 
         keys = split_keys(states_key, sample_shape + self.batch_shape)
-        states = jnp.vectorize(core, signature=signature)(keys, self._log_initial, self._log_transition)
+        path = jnp.vectorize(core, signature=signature)(keys, self._log_initial, self._log_transition)
+        states = self._reported_states(path)
         value = sample_emissions(
             self.emission,
             emission_key,

@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from tsppl import messages
@@ -81,12 +82,27 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
 
     A subclass supplies ``_potentials(value)``: log initial ``(..., K)``, log transitions ``(..., K, K)`` or
     ``(..., T'-1, K, K)``, and log-likelihoods ``(..., T', K)`` of the last ``T'`` steps; earlier steps have no state.
+    Where the Markov chain is larger than the states that people ask for (a state and its age, a state and those before
+    it), ``_state_index`` says which state each state of the chain is.
     """
 
     pytree_data_fields = MarkovChainParameters.pytree_data_fields
+    _state_index = None
 
     def _potentials(self, value):
         raise NotImplementedError
+
+    def _other_batches(self, num_states):
+        """Batch shapes, by name, of the arguments that a subclass adds to its base's."""
+        return {}
+
+    def _reported_states(self, path):
+        return path if self._state_index is None else jnp.asarray(self._state_index, jnp.int32)[path]
+
+    def _reported_probs(self, probs):
+        if self._state_index is None:
+            return probs
+        return probs @ jnp.asarray(np.eye(self.num_states)[self._state_index], probs.dtype)
 
     def scored_steps(self, value):
         """Steps that have a log-probability of their own: bool ``(..., T)``."""
@@ -142,12 +158,12 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
     def sample_latents(self, key, value):
         """Draw the states given the data: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
         states = self._apply(partial(messages.sample_path, method=self.method), value, core_ndim=1, key=key)
-        return {"states": self._pad_front(states, -1, 1)}
+        return {"states": self._pad_front(self._reported_states(states), -1, 1)}
 
     def latent_mode(self, value):
         """The most likely state path: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
         states = self._apply(partial(messages.most_likely_path, method=self.method), value, core_ndim=1)
-        return {"states": self._pad_front(states, -1, 1)}
+        return {"states": self._pad_front(self._reported_states(states), -1, 1)}
 
     def latent_marginals(self, value, given="all"):
         """State probabilities given all the data, or given the data up to each step (``given="past"``).
@@ -161,7 +177,8 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
                 return jnp.exp(messages.forward(*potentials, method=self.method).log_filtered)
             return messages.smooth(*potentials, method=self.method).state_probs
 
-        return {"state_probs": self._pad_front(self._apply(core, value, core_ndim=2), jnp.nan, 2)}
+        probs = self._reported_probs(self._apply(core, value, core_ndim=2))
+        return {"state_probs": self._pad_front(probs, jnp.nan, 2)}
 
 
 def check_given(given):

@@ -8,9 +8,8 @@ import numpyro.distributions as dist
 from jax import random
 from numpyro.infer import NUTS, Gibbs
 
-from tsppl.distributions.markov_switching import MarkovSwitching
 from tsppl.distributions.matrix_normal_inverse_wishart import MatrixNormalInverseWishart
-from tsppl.inference.complete_data import NotConjugateError
+from tsppl.inference.complete_data import NotConjugateError, has_plain_states
 from tsppl.inference.conjugacy import Conjugacy, exactly
 from tsppl.inference.conjugate_updates import (
     GaussianUpdate,
@@ -129,11 +128,7 @@ def _survey(model, conjugacy):
     def observed(values):
         trace = replay(random.key(0), model, values, conjugacy.args, conjugacy.kwargs)
         families.update({name: _family(site["fn"]) for name, site in latent_sites(trace).items()})
-        return {
-            name: site.value
-            for name, site in sequence_sites(trace).items()
-            if site.observed and isinstance(site.distribution, MarkovSwitching)
-        }
+        return {name: site.value for name, site in sequence_sites(trace).items() if has_plain_states(site)}
 
     with exactly():
         observed, (values, others, *_) = jax.jit(observed), conjugacy.points

@@ -46,7 +46,7 @@ class CompleteData:
         if self._site not in sites:
             raise ValueError(f"the model has no sequence site {self._site!r}; its sequences are {list(sites)}")
         found = sites[self._site]
-        if not isinstance(found.distribution, MarkovSwitching) or not found.observed:
+        if not has_plain_states(found):
             raise ValueError(
                 f"site {self._site!r} is a {type(found.distribution).__name__}, "
                 f"{'observed' if found.observed else 'latent'}: a Gibbs block of states needs an observed HiddenMarkov, "
@@ -92,6 +92,11 @@ class CompleteData:
             if site["type"] == "sample" and name != self._site
         ]
         return sum(others) + complete_log_prob(self.distribution, self.sequence.value, states).sum()
+
+
+def has_plain_states(site):
+    """Whether a sequence is observed and its states, which are summed out, are those of a Markov chain themselves."""
+    return site.observed and isinstance(site.distribution, MarkovSwitching) and site.distribution._state_index is None
 
 
 def complete_log_prob(distribution, value, states):
