@@ -95,3 +95,12 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
         datasets.basic_motions()
     with pytest.raises(ModuleNotFoundError, match="statsmodels, which is not installed"):
         datasets.macrodata()
+
+
+@needs_statsmodels
+def test_industrial_production():
+    growth, leading, months = datasets.industrial_production()
+    assert growth.shape == leading.shape == months.shape == (519,)
+    assert (months[0], months[-1]) == (np.datetime64("1948-02"), np.datetime64("1991-04"))
+    assert growth.mean() == pytest.approx(0.245211854, abs=1e-9)
+    assert leading.mean() == pytest.approx(0.0, abs=1e-9)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.scripts import printed_by
+from tests.scripts import QUICK_TO_COMPILE, printed_by
 
 TUTORIALS = Path(__file__).parent.parent / "tutorials"
 
@@ -72,6 +72,21 @@ def test_macroeconomic_ranks_needs_few_weights_where_free_ones_fail(tmp_path):
     assert ": stable" in printed
     assert is_figure(tmp_path / "macroeconomic_ranks.png")
     assert is_figure(tmp_path / "macroeconomic_responses.png")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("statsmodels") is None, reason="half of its data are in statsmodels")
+def test_business_cycle_gives_the_published_numbers_and_finds_recessions(tmp_path):
+    printed = printed_by(TUTORIALS / "business_cycle.py", "--quick", folder=tmp_path, flags=QUICK_TO_COMPILE)
+    assert "published -181.26339, here -181.26339" in printed
+    assert "published -586.5718, here -586.5718" in printed
+    assert int(re.search(r"below outside: (\d+)%", printed)[1]) >= 88
+    stays = re.findall(r"^stay (low|high) +([\d.]+)", printed, re.M)
+    assert [name for name, _ in stays] == ["low", "high"] * 2
+    for (_, low), (_, high) in (stays[:2], stays[2:]):
+        assert 0.6 < float(low) < float(high) < 0.97
+    assert is_figure(tmp_path / "business_cycle.png")
+    assert is_figure(tmp_path / "business_cycle_leading_index.png")
 
 
 @pytest.mark.slow

@@ -6,4 +6,8 @@ from tsppl.datasets.classical import (
     nile as nile,
 )
 from tsppl.datasets.fetched import redwood as redwood, songbird_spikes as songbird_spikes
-from tsppl.datasets.packaged import basic_motions as basic_motions, macrodata as macrodata
+from tsppl.datasets.packaged import (
+    basic_motions as basic_motions,
+    industrial_production as industrial_production,
+    macrodata as macrodata,
+)

@@ -75,6 +75,34 @@ def macrodata() -> tuple[dict[str, Float64[np.ndarray, "203"]], Shaped[np.ndarra
     return series, months.astype("datetime64[M]")
 
 
+def industrial_production() -> tuple[Float64[np.ndarray, "519"], Float64[np.ndarray, "519"], Shaped[np.ndarray, "519"]]:
+    """Monthly growth of industrial production of the United States and of a leading index, 1948 to 1991.
+
+    Reads a file of the package statsmodels (``pip install "tsppl[examples]"``), which is not imported.
+
+    Returns:
+        `(growth, leading, months)`: 519 changes of industrial production and of the composite index of leading
+        indicators, per cent a month, the leading index less its mean; and the months as datetime64, from 1948-02.
+
+    Raises:
+        ModuleNotFoundError: if statsmodels is not installed.
+
+    Source:
+        A. J. Filardo, "Business-cycle phases and their transitional dynamics", Journal of Business and Economic Statistics
+        12 (1994), 299-308.
+
+    Example:
+        >>> growth, leading, months = industrial_production()  # doctest: +SKIP
+        >>> growth.shape, months[0], months[-1]  # doctest: +SKIP
+        ((519,), np.datetime64('1948-02'), np.datetime64('1991-04'))
+    """
+    path = _path_in("statsmodels", "tsa/regime_switching/tests/results/mar_filardo.csv")
+    with path.open(encoding="utf-8") as file:
+        table = np.genfromtxt(file, delimiter=",", skip_header=1, usecols=(0, 1))
+    months = np.datetime64("1948-02") + np.arange(len(table))
+    return table[:, 0].copy(), table[:, 1].copy(), months
+
+
 def _path_in(package, name):
     """Path of a file that an installed package ships."""
     spec = find_spec(package)

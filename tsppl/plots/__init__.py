@@ -8,5 +8,6 @@ from tsppl.plots.clusters import (
     plot_num_clusters as plot_num_clusters,
 )
 from tsppl.plots.events import plot_sequence_raster as plot_sequence_raster, sort_neurons as sort_neurons
+from tsppl.plots.regimes import plot_regime_probability as plot_regime_probability
 from tsppl.plots.residuals import plot_residuals as plot_residuals
 from tsppl.plots.series import plot_decoded_series as plot_decoded_series
