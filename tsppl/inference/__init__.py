@@ -3,6 +3,7 @@
 from tsppl.inference.alignment import align_labels as align_labels
 from tsppl.inference.annealing import BestStart as BestStart, anneal as anneal, best_start as best_start
 from tsppl.inference.automatic_gibbs import auto_gibbs as auto_gibbs
+from tsppl.inference.chunked_runs import read_chunks as read_chunks, run_in_chunks as run_in_chunks
 from tsppl.inference.conjugate_updates import (
     GaussianUpdate as GaussianUpdate,
     HierarchicalRowsUpdate as HierarchicalRowsUpdate,
