@@ -104,3 +104,14 @@ def test_industrial_production():
     assert (months[0], months[-1]) == (np.datetime64("1948-02"), np.datetime64("1991-04"))
     assert growth.mean() == pytest.approx(0.245211854, abs=1e-9)
     assert leading.mean() == pytest.approx(0.0, abs=1e-9)
+
+
+@needs_statsmodels
+def test_co2():
+    ppm, months = datasets.co2()
+    assert ppm.shape == months.shape == (526,)
+    assert (months[0], months[-1]) == (np.datetime64("1958-03"), np.datetime64("2001-12"))
+    missing = months[np.isnan(ppm)].astype(str).tolist()
+    assert missing == ["1958-06", "1958-10", "1964-02", "1964-03", "1964-04"]
+    assert ppm[:2].tolist() == pytest.approx([316.1, 317.2])
+    assert np.nanmean(ppm) == pytest.approx(339.8226647472809)

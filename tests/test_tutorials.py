@@ -90,6 +90,18 @@ def test_business_cycle_gives_the_published_numbers_and_finds_recessions(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("statsmodels") is None, reason="its data are in statsmodels")
+def test_structural_series_forecasts_carbon_dioxide(tmp_path):
+    printed = printed_by(TUTORIALS / "structural_series.py", "--quick", folder=tmp_path, flags=QUICK_TO_COMPILE)
+    assert "statsmodels -632.5377, here -632.5377" in printed
+    error, inside = map(float, re.search(r"of the median ([\d.]+) ppm, (\d+)% inside", printed).groups())
+    assert error < 1.5
+    assert inside >= 80
+    assert is_figure(tmp_path / "structural_components.png")
+    assert is_figure(tmp_path / "structural_forecast.png")
+
+
+@pytest.mark.slow
 def test_songbird_finds_two_types_of_sequences_as_in_the_file(tmp_path, monkeypatch):
     """Neurons come in random order; the file's order is that of another method, which found two sequences as well."""
     need_data("songbird_spikes.txt", monkeypatch)

@@ -6,6 +6,7 @@ from tsppl import (
     inference as inference,
     messages as messages,
     recurrence as recurrence,
+    structural as structural,
 )
 from tsppl.clusters import (
     co_assignment as co_assignment,

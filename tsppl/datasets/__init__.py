@@ -8,6 +8,7 @@ from tsppl.datasets.classical import (
 from tsppl.datasets.fetched import redwood as redwood, songbird_spikes as songbird_spikes
 from tsppl.datasets.packaged import (
     basic_motions as basic_motions,
+    co2 as co2,
     industrial_production as industrial_production,
     macrodata as macrodata,
 )

@@ -103,6 +103,39 @@ def industrial_production() -> tuple[Float64[np.ndarray, "519"], Float64[np.ndar
     return table[:, 0].copy(), table[:, 1].copy(), months
 
 
+def co2() -> tuple[Float64[np.ndarray, "526"], Shaped[np.ndarray, "526"]]:
+    """Monthly carbon dioxide in the air at Mauna Loa, March 1958 to December 2001, with missing months.
+
+    Reads a file of the package statsmodels (``pip install "tsppl[examples]"``), which is not imported.
+
+    Returns:
+        `(ppm, months)`: means of the weekly values of each month, parts per million of volume, NaN in the five months
+        without any; and the months as datetime64.
+
+    Raises:
+        ModuleNotFoundError: if statsmodels is not installed.
+
+    Source:
+        C. D. Keeling and T. P. Whorf, "Atmospheric carbon dioxide concentrations derived from in situ air samples
+        collected at Mauna Loa Observatory" (Carbon Dioxide Information Analysis Center, 2004); public domain.
+
+    Example:
+        >>> ppm, months = co2()  # doctest: +SKIP
+        >>> ppm[0].round(2), months[0]  # doctest: +SKIP
+        (np.float64(316.1), np.datetime64('1958-03'))
+    """
+    path = _path_in("statsmodels", "datasets/co2/co2.csv")
+    with path.open(encoding="utf-8") as file:
+        days, values = np.genfromtxt(file, delimiter=",", skip_header=1, unpack=True)
+    months = (12 * (days // 10_000 - 1970) + days // 100 % 100 - 1).astype(int)
+    position, seen = months - months[0], ~np.isnan(values)
+    sums, counts = (
+        np.bincount(position[seen], weights, minlength=position[-1] + 1) for weights in (values[seen], None)
+    )
+    with np.errstate(invalid="ignore"):
+        return sums / counts, months[0].astype("datetime64[M]") + np.arange(position[-1] + 1)
+
+
 def _path_in(package, name):
     """Path of a file that an installed package ships."""
     spec = find_spec(package)

@@ -7,6 +7,7 @@ from tsppl.plots.clusters import (
     plot_intensity as plot_intensity,
     plot_num_clusters as plot_num_clusters,
 )
+from tsppl.plots.components import plot_components as plot_components, plot_forecast as plot_forecast
 from tsppl.plots.events import plot_sequence_raster as plot_sequence_raster, sort_neurons as sort_neurons
 from tsppl.plots.regimes import plot_regime_probability as plot_regime_probability
 from tsppl.plots.residuals import plot_residuals as plot_residuals
