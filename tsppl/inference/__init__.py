@@ -20,5 +20,6 @@ from tsppl.inference.low_rank_selection import (
 )
 from tsppl.inference.low_rank_starts import grow_rank as grow_rank, low_rank_factors as low_rank_factors
 from tsppl.inference.sequence_gibbs import SequenceGibbs as SequenceGibbs
+from tsppl.inference.start_search import FoundStarts as FoundStarts, find_start as find_start
 from tsppl.inference.starting import starting_params as starting_params
 from tsppl.inference.state_gibbs import StateGibbs as StateGibbs
