@@ -61,3 +61,10 @@ from tsppl.distributions.switching_linear_dynamics import (
     RecurrentTransitions as RecurrentTransitions,
     SwitchingLinearDynamics as SwitchingLinearDynamics,
 )
+from tsppl.distributions.transitions import (
+    stationary_probs as stationary_probs,
+    sticky_dirichlet as sticky_dirichlet,
+    transition_probs_from_rates as transition_probs_from_rates,
+)
+from tsppl.distributions.wrapped_cauchy import WrappedCauchy as WrappedCauchy
+from tsppl.distributions.zero_inflated import ZeroInflated as ZeroInflated

@@ -126,7 +126,7 @@ class AutoregressiveHMM(SwitchingAutoregression):
             num_steps=num_steps,
             time_varying=varying,
         )
-        batches |= distributions | self._other_batches(num_states)
+        batches |= distributions | self._other_batches(num_states, num_steps)
         transition_name = [name for name in batches if name.startswith("transition")][0]
         rows = {transition_name: num_steps - 1, "weights": num_steps, "noise": num_steps}
         batch = broadcast_batches(batches, num_steps=num_steps, time_varying=varying, rows=rows)

@@ -326,5 +326,5 @@ def _hint(emission, found):
     if base.support.is_discrete:
         return " Counts are whole and not negative: did you standardise them?"
     if found == 0:
-        return f" {type(base).__name__} has no mass at 0: mask those steps, or use an emission that has"
+        return f" {type(base).__name__} has no mass at 0: wrap it, tsd.ZeroInflated({type(base).__name__}(...), prob)"
     return ""

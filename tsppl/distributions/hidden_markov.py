@@ -1,6 +1,7 @@
 """The hidden Markov model as a distribution over the observed series."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax import random
 from numpyro.distributions import constraints
 
@@ -19,6 +20,7 @@ from tsppl.distributions.shapes import (
     broadcast_batches,
     check_time_varying,
     emission_batch,
+    is_concrete,
     split_keys,
 )
 
@@ -43,10 +45,14 @@ class HiddenMarkov(MarkovSwitching):
         mask: True = observed. ``(..., T)``, or ``(..., T) + emission event`` for entries missing on their own, where
             the emission's components are independent or jointly Gaussian. Masked entries may hold anything.
         lengths: int ``(...,)``, number of steps of each series, where they end before ``T``.
+        known_states: int ``(..., T)``: the state where it is known (an animal that was watched, a labelled recording), -1
+            where it is not. A known state counts as observed at its step: ``log_prob`` is the joint log density of the
+            values and of the known states, and every answer about states agrees with them. Draws by ``sample`` do not.
         method: ``"auto"``, ``"sequential"``, ``"chunked"`` or ``"parallel"``: how states are summed out, exactly by all.
 
     Raises:
-        ValueError: on shapes that do not fit, probabilities that do not sum to one, lengths outside ``1..T``.
+        ValueError: on shapes that do not fit, probabilities that do not sum to one, lengths outside ``1..T``, known states
+            outside ``-1..K-1``.
         TypeError: if ``emission`` is not a distribution.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
@@ -56,7 +62,7 @@ class HiddenMarkov(MarkovSwitching):
     [0, 0, 1, 1]
     """
 
-    pytree_data_fields = ("emission",)
+    pytree_data_fields = ("emission", "known_states")
     arg_constraints = {}
 
     def __init__(
@@ -71,9 +77,11 @@ class HiddenMarkov(MarkovSwitching):
         time_varying=(),
         mask=None,
         lengths=None,
+        known_states=None,
         method="auto",
         validate_args=None,
     ):
+        self.known_states = None if known_states is None else jnp.asarray(known_states)
         self.emission = as_distribution("emission", emission)
         time_varying = check_time_varying(
             "HiddenMarkov", time_varying, ("emission", "transition_probs", "transition_logits")
@@ -91,7 +99,7 @@ class HiddenMarkov(MarkovSwitching):
         )
         transition_name = [name for name in batches if name.startswith("transition")][0]
         batch = broadcast_batches(
-            batches | self._other_batches(num_states),
+            batches | self._other_batches(num_states, num_steps),
             num_steps=num_steps,
             time_varying=varying,
             rows={transition_name: num_steps - 1, "emission": num_steps},
@@ -106,6 +114,29 @@ class HiddenMarkov(MarkovSwitching):
             lengths=lengths,
             validate_args=validate_args,
         )
+
+    def _other_batches(self, num_states, num_steps):
+        if self.known_states is None:
+            return {}
+        known = self.known_states
+        if not jnp.issubdtype(known.dtype, jnp.integer) or known.shape[-1:] != (num_steps,):
+            raise ValueError(
+                f"known_states is {known.dtype} of shape {known.shape}; it must be whole numbers of shape (..., {num_steps}), -1 "
+                "where the state is not known"
+            )
+        if is_concrete(known) and ((np.asarray(known) < -1) | (np.asarray(known) >= num_states)).any():
+            raise ValueError(
+                f"known_states goes from {known.min()} to {known.max()}; it must be from 0 to {num_states - 1}, or -1 where "
+                "the state is not known"
+            )
+        return {"known_states": known.shape[:-1]}
+
+    def _extended(self, num_steps):
+        longer = super()._extended(num_steps)
+        if self.known_states is not None:
+            padding = [(0, 0)] * (self.known_states.ndim - 1) + [(0, num_steps)]
+            longer.known_states = jnp.pad(self.known_states, padding, constant_values=-1)
+        return longer
 
     @constraints.dependent_property
     def support(self):
@@ -138,17 +169,22 @@ class HiddenMarkov(MarkovSwitching):
             entry_observed=entries,
         )
         shape = log_likelihoods.shape[:-1] + (self.num_states,)
-        return jnp.broadcast_to(log_likelihoods, shape)
+        log_likelihoods = jnp.broadcast_to(log_likelihoods, shape)
+        if self.known_states is None:
+            return log_likelihoods
+        known = self.known_states[..., None]
+        return jnp.where((known < 0) | (known == jnp.arange(self.num_states)), log_likelihoods, -jnp.inf)
 
     def _check_concrete(self, value, observed):
         super()._check_concrete(value, observed)
         check_support(self.emission, value, observed, time_varying="emission" in self.time_varying, locate=self._locate)
 
     def scored_steps(self, value):
-        """Observed steps: bool ``(..., T)``."""
+        """Steps of which the value or the state was observed: bool ``(..., T)``."""
         lead = jnp.shape(value)[: jnp.ndim(value) - self.event_dim]
         shape = jnp.broadcast_shapes(lead, self.batch_shape) + (self.num_steps,)
-        return jnp.broadcast_to(self.observed_steps(), shape)
+        observed = self.observed_steps()
+        return jnp.broadcast_to(observed if self.known_states is None else observed | (self.known_states >= 0), shape)
 
     def sample_with_latents(self, key, sample_shape=()):
         """Draw ``(value, {"states": ...})`` together."""

@@ -39,7 +39,7 @@ class HiddenSemiMarkov(HiddenMarkov):
         initial_logits: alternative to ``initial_probs``.
         transition_logits: alternative to ``transition_probs``; its diagonal is not looked at.
         time_varying: ``("emission",)`` if the emission has a time axis.
-        mask, lengths, method: as in :class:`HiddenMarkov`.
+        mask, lengths, known_states, method: as in :class:`HiddenMarkov`.
 
     Raises:
         ValueError: as :class:`HiddenMarkov`; if the diagonal of ``transition_probs`` is not zero, ``max_duration`` is
@@ -70,6 +70,7 @@ class HiddenSemiMarkov(HiddenMarkov):
         time_varying=(),
         mask=None,
         lengths=None,
+        known_states=None,
         method="auto",
         validate_args=None,
     ):
@@ -94,6 +95,7 @@ class HiddenSemiMarkov(HiddenMarkov):
             time_varying=time_varying,
             mask=mask,
             lengths=lengths,
+            known_states=known_states,
             method=method,
             validate_args=validate_args,
         )
@@ -106,8 +108,10 @@ class HiddenSemiMarkov(HiddenMarkov):
         if self.transition_probs is not None and is_concrete(self.transition_probs) and self._validate_args:
             self._check_diagonal(np.diagonal(np.asarray(self.transition_probs), axis1=-2, axis2=-1))
 
-    def _other_batches(self, num_states):
-        return {"durations": emission_batch("durations", self.durations, num_states, num_steps=None)}
+    def _other_batches(self, num_states, num_steps):
+        return super()._other_batches(num_states, num_steps) | {
+            "durations": emission_batch("durations", self.durations, num_states, num_steps=None)
+        }
 
     def _check_diagonal(self, diagonal):
         if (diagonal > 0).any():

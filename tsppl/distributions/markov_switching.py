@@ -92,7 +92,7 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
     def _potentials(self, value):
         raise NotImplementedError
 
-    def _other_batches(self, num_states):
+    def _other_batches(self, num_states, num_steps):
         """Batch shapes, by name, of the arguments that a subclass adds to its base's."""
         return {}
 

@@ -98,7 +98,7 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
                 f"{MAX_JOINT_STATES}: use fewer lags, or the intercept form, AutoregressiveHMM"
             )
 
-    def _other_batches(self, num_states):
+    def _other_batches(self, num_states, num_steps):
         shape = (num_states,) + self.noise.event_shape
         return {"means": parameter_batch("means", self.means.shape, shape, num_steps=None)}
 

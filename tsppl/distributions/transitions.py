@@ -1,0 +1,75 @@
+"""Transition probabilities of hidden Markov chains: where they settle, from rates in continuous time, and sticky priors."""
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.scipy.linalg import expm
+from jaxtyping import Array, Float
+
+
+def stationary_probs(transition_probs) -> Float[Array, "*batch K"]:
+    """The probabilities of the states in the long run, a start for chains that have run for long before the data.
+
+    Solves ``pi (I - P + U) = 1`` with ``U`` of ones (Zucchini and MacDonald 2009, exercise 8 of chapter 1);
+    differentiable.
+
+    Args:
+        transition_probs: ``(..., K, K)``, a chain in which every state can be reached from every other.
+
+    >>> import jax.numpy as jnp, tsppl.distributions as tsd
+    >>> tsd.stationary_probs(jnp.array([[0.9, 0.1], [0.3, 0.7]])).round(3).tolist()
+    [0.75, 0.25]
+    """
+    transition_probs = jnp.asarray(transition_probs)
+    size = transition_probs.shape[-1]
+    matrix = jnp.eye(size, dtype=transition_probs.dtype) - transition_probs + 1
+    ones = jnp.ones(transition_probs.shape[:-1] + (1,), transition_probs.dtype)
+    return jnp.linalg.solve(jnp.swapaxes(matrix, -1, -2), ones)[..., 0]
+
+
+def transition_probs_from_rates(rates, intervals) -> Float[Array, "*batch K K"]:
+    """Transition probabilities over intervals of any length of a chain in continuous time, ``exp(Q dt)``.
+
+    For data at irregular times: ``HiddenMarkov(..., transition_probs_from_rates(rates, jnp.diff(times)),
+    time_varying=("transition_probs",))``.
+
+    Args:
+        rates: ``(..., K, K)``, rate of moves from row to column, per unit of time; the diagonal is not looked at.
+        intervals: ``(..., T-1)``, from one step to the next, not negative.
+
+    Returns:
+        ``(..., T-1, K, K)``.
+
+    >>> import jax.numpy as jnp, tsppl.distributions as tsd
+    >>> rates = jnp.array([[0.0, 1.0], [3.0, 0.0]])
+    >>> tsd.transition_probs_from_rates(rates, jnp.array([0.0, 50.0]))[:, 0].round(3).tolist()
+    [[1.0, 0.0], [0.75, 0.25]]
+    """
+    rates, intervals = jnp.asarray(rates), jnp.asarray(intervals)
+    away = jnp.where(jnp.eye(rates.shape[-1], dtype=bool), 0.0, rates)
+    generator = away - jnp.eye(rates.shape[-1]) * away.sum(-1)[..., None]
+    probs = expm(generator[..., None, :, :] * intervals[..., None, None])
+    probs = jnp.maximum(probs, 0.0)
+    return probs / probs.sum(-1, keepdims=True)
+
+
+def sticky_dirichlet(num_states, *, concentration=1.0, stickiness=0.0):
+    """Prior of transition probabilities ``(K, K)`` in which states tend to stay (Fox et al. 2011).
+
+    Row ``k`` is Dirichlet with ``concentration`` for every state and ``stickiness`` more for itself, so that the prior mean
+    of staying is ``(concentration + stickiness) / (K concentration + stickiness)``. Gibbs samplers draw it exactly.
+
+    Args:
+        num_states: number of states ``K``.
+        concentration: number above 0, or ``(K,)``, a weight for each state that is entered: ``alpha * beta`` with ``beta`` of a
+            Dirichlet prior gives the weak limit of the hierarchical Dirichlet process.
+        stickiness: number from 0, kappa in the literature.
+
+    Returns:
+        NumPyro distribution with event ``(K, K)``.
+
+    >>> import tsppl.distributions as tsd
+    >>> tsd.sticky_dirichlet(3, stickiness=6.0).mean[0].round(3).tolist()
+    [0.778, 0.111, 0.111]
+    """
+    weights = jnp.broadcast_to(jnp.asarray(concentration, float), (num_states, num_states))
+    return dist.Dirichlet(weights + stickiness * jnp.eye(num_states)).to_event(1)
