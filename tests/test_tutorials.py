@@ -102,6 +102,22 @@ def test_structural_series_forecasts_carbon_dioxide(tmp_path):
 
 
 @pytest.mark.slow
+def test_movement_finds_behaviours_and_what_temperature_does(tmp_path):
+    printed = printed_by(TUTORIALS / "movement.py", "--quick", folder=tmp_path, flags=QUICK_TO_COMPILE)
+    assert "9% of the steps and 26% of the turns are unknown" in printed
+    assert "no problem found" in printed
+    rows = re.findall(r"^(\w+), (resting|travelling) +([-\d. ]+)$", printed, re.M)
+    assert len(rows) == 12
+    for name, state, numbers in rows:
+        truth, mean, low, high, r_hat = map(float, numbers.split())
+        assert low - 0.7 * (high - low) <= truth <= high + 0.7 * (high - low), (name, state)
+        assert r_hat < 1.1
+    assert float(re.search(r"state found at ([\d.]+)%", printed)[1]) > 95
+    assert is_figure(tmp_path / "movement.png")
+    assert is_figure(tmp_path / "movement_stays.png")
+
+
+@pytest.mark.slow
 def test_songbird_finds_two_types_of_sequences_as_in_the_file(tmp_path, monkeypatch):
     """Neurons come in random order; the file's order is that of another method, which found two sequences as well."""
     need_data("songbird_spikes.txt", monkeypatch)

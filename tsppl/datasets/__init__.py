@@ -12,3 +12,4 @@ from tsppl.datasets.packaged import (
     industrial_production as industrial_production,
     macrodata as macrodata,
 )
+from tsppl.datasets.simulated import Tracks as Tracks, simulate_movement as simulate_movement

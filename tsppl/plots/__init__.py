@@ -12,3 +12,9 @@ from tsppl.plots.events import plot_sequence_raster as plot_sequence_raster, sor
 from tsppl.plots.regimes import plot_regime_probability as plot_regime_probability
 from tsppl.plots.residuals import plot_residuals as plot_residuals
 from tsppl.plots.series import plot_decoded_series as plot_decoded_series
+from tsppl.plots.states import (
+    plot_dwell_times as plot_dwell_times,
+    plot_state_densities as plot_state_densities,
+    plot_transition_curves as plot_transition_curves,
+    plot_transition_graph as plot_transition_graph,
+)
