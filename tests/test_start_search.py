@@ -36,6 +36,8 @@ def test_climb_ends_at_the_mode_of_the_unconstrained_density():
     assert_allclose(found.values[0]["rate"], (2 + 9) / (0.5 + 3), rtol=1e-3)
     assert (found.log_densities >= found.begun).all()
     assert (np.diff(found.log_densities) <= 0).all()
+    wild = find_start(model, np.array([3, 5, 1]), num_starts=3, num_steps=3, step_size=50.0)
+    assert (wild.log_densities >= wild.begun).all()
 
 
 def test_regimes_are_found_ranked_and_given_to_chains():

@@ -115,6 +115,9 @@ def test_movement_finds_behaviours_and_what_temperature_does(tmp_path):
     assert float(re.search(r"state found at ([\d.]+)%", printed)[1]) > 95
     assert is_figure(tmp_path / "movement.png")
     assert is_figure(tmp_path / "movement_stays.png")
+    assert is_figure(tmp_path / "movement_residuals.png")
+    mean, deviation = map(float, re.search(r"of the steps: mean (\S+), deviation (\S+)", printed).groups())
+    assert (mean, deviation) == pytest.approx((0, 1), abs=0.15)
 
 
 @pytest.mark.slow

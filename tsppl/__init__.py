@@ -21,6 +21,7 @@ from tsppl.forecast import complete as complete, forecast as forecast
 from tsppl.held_out import held_out_log_prob as held_out_log_prob, thin as thin
 from tsppl.latents import posterior_latents as posterior_latents
 from tsppl.model_check import ModelCheck as ModelCheck, check_model as check_model
+from tsppl.pseudo_residuals import PseudoResiduals as PseudoResiduals, residuals as residuals
 from tsppl.scoring import log_likelihood as log_likelihood
 from tsppl.sequences import nan_to_mask as nan_to_mask, pad as pad, steps_and_turns as steps_and_turns
 from tsppl.stays import dwell_times as dwell_times, expected_durations as expected_durations

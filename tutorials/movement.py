@@ -25,7 +25,7 @@ from numpyro.infer import MCMC, NUTS
 import tsppl
 import tsppl.distributions as tsd
 from tsppl.inference import find_start, starting_params
-from tsppl.plots import plot_dwell_times, plot_state_densities, plot_transition_curves
+from tsppl.plots import plot_dwell_times, plot_pseudo_residuals, plot_state_densities, plot_transition_curves
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
 parser.add_argument("--quick", action="store_true", help="shorter tracks and fewer draws")
@@ -174,4 +174,15 @@ axes = plot_dwell_times(decoded, simulated=simulated, names=NAMES, unit="fixes",
 axes[0].figure.savefig("movement_stays.png", dpi=150)
 for name, own, others in zip(NAMES, decoded, simulated, strict=True):
     print(f"stays {name}: mean {own.mean():.1f} fixes decoded, {others.mean():.1f} simulated")
-print("figures: movement.png, movement_stays.png")
+
+# %%
+# Is the model right? Where each step length lies in the distribution that the fixes before it predict: normal and
+# independent if it is.
+
+residuals = tsppl.residuals(random.key(3), model, mcmc, value, warmth, num_draws=20)["y"].normal
+axes = plot_pseudo_residuals(residuals[..., 0], name="step lengths")
+axes[0].figure.savefig("movement_residuals.png", dpi=150)
+print(
+    f"pseudo-residuals of the steps: mean {np.nanmean(residuals[..., 0]):.2f}, deviation {np.nanstd(residuals[..., 0]):.2f}"
+)
+print("figures: movement.png, movement_stays.png, movement_residuals.png")

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 from jax import random
+from jax.scipy.special import ndtr
 from numpyro.distributions import constraints
 
 from tsppl.distributions.emissions import as_distribution
@@ -23,7 +24,7 @@ from tsppl.distributions.shapes import (
     parameter_batch,
     split_keys,
 )
-from tsppl.messages.linear_gaussian import AffineGaussian
+from tsppl.messages.linear_gaussian import AffineGaussian, each_step, predict
 from tsppl.messages.linear_gaussian_chain import simulate_chain
 from tsppl.messages.linear_gaussian_filter import kalman_filter
 from tsppl.messages.linear_gaussian_likelihood import kalman_log_likelihood
@@ -228,6 +229,25 @@ class LinearGaussianSSM(SequenceDistribution):
             return kalman_left_out(*arguments, method=self.method)
 
         return self._score(core, value)
+
+    def cdf_steps(self, value):
+        """``P(Y_t <= y_t)`` of each channel given the steps before, twice, like ``value``; NaN where not observed."""
+
+        def core(initial, dynamics, emission, values, observed=None):
+            predicted = kalman_filter(initial, dynamics, emission, values, observed, method=self.method).predicted
+
+            def standardise(step, predicted, value):
+                expected = predict(predicted, step)
+                return (value - expected.mean) / jnp.sqrt(jnp.square(expected.root).sum(-1))
+
+            return each_step(standardise, emission, predicted, values)
+
+        value = self.check_value(value)
+        residuals = broadcast_to_batch(self._given(core, value, "(t,n)"), self.batch_shape, 2)
+        probs = ndtr(residuals[..., 0] if self._scalar else residuals)
+        observed = self.observed_entries()
+        probs = probs if observed is None else jnp.where(observed, probs, jnp.nan)
+        return probs, probs
 
     def _score(self, core, value):
         value = self.check_value(value)

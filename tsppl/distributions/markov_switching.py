@@ -155,6 +155,24 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
     def _mask_unscored(self, terms, value):
         return jnp.where(self.scored_steps(value), terms, 0.0)
 
+    def _predicted_probs(self, value):
+        """Probabilities of the states given the steps before, ``(..., T', K)``."""
+
+        def core(*potentials):
+            return jnp.exp(messages.forward(*potentials, method=self.method).log_predicted)
+
+        return self._apply(core, value, core_ndim=2)
+
+    def _mix(self, bounds, probs, value):
+        """Average cumulative probabilities ``(..., T', K) + event`` over the states; NaN where not observed or not scored."""
+        probs = probs.reshape(probs.shape + (1,) * (self.event_dim - 1))
+        observed = self.scored_steps(value).reshape(self.scored_steps(value).shape + (1,) * (self.event_dim - 1))
+        if self.observed_entries() is not None:
+            observed = observed & self.observed_entries()
+        mixed = [(bound * probs).sum(probs.ndim - self.event_dim) for bound in bounds]
+        mixed = [self._pad_front(bound, jnp.nan, self.event_dim) for bound in mixed]
+        return tuple(jnp.where(observed, bound, jnp.nan) for bound in mixed)
+
     def sample_latents(self, key, value):
         """Draw the states given the data: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
         states = self._apply(partial(messages.sample_path, method=self.method), value, core_ndim=1, key=key)

@@ -23,6 +23,8 @@ class SequenceDistribution(Distribution):
     ``scored_steps(value)``        bool ``(..., T)``: steps that have a log-probability of their own
     ``log_prob_steps(value)``      ``(..., T)``: of each step given its past; zero where not scored
     ``log_prob_left_out(value)``   ``(..., T)``: of each step given all the others; zero where not scored
+    ``cdf_steps(value)``           pair of arrays like ``value``: probability of less, and of at most, each entry
+                                   given the steps before
     ``sample_latents(key, value)`` dict: ``"states"`` int32 ``(..., T)``, ``"trajectory"`` ``(..., T, D)``
     ``latent_marginals(value)``    dict: ``"state_probs"``; ``"trajectory_mean"``, ``"trajectory_scale_tril"``
     ``latent_mode(value)``         dict: most likely path; smoothed mean
@@ -127,6 +129,13 @@ class SequenceDistribution(Distribution):
             f"{type(self).__name__} has no exact left-out terms here; log_prob_steps gives one-step-ahead terms, "
             "which answer another question"
         )
+
+    def cdf_steps(self, value):
+        """``P(Y_t < y_t)`` and ``P(Y_t <= y_t)`` given the steps before, for residuals; NaN where nothing was observed.
+
+        Both have the shape of ``value``. Of several channels each is taken by itself.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no cumulative probabilities here")
 
     def sample_latents(self, key, value):
         """Draw the hidden things given the data."""
