@@ -121,6 +121,22 @@ def test_movement_finds_behaviours_and_what_temperature_does(tmp_path):
 
 
 @pytest.mark.slow
+def test_glm_hmm_finds_states_weights_and_bits(tmp_path):
+    printed = printed_by(TUTORIALS / "glm_hmm.py", "--quick", folder=tmp_path, flags=QUICK_TO_COMPILE)
+    rows = re.findall(r"^(engaged|biased left|biased right), (stimulus|bias) +([-\d. ]+)$", printed, re.M)
+    assert len(rows) == 6
+    for name, weight, numbers in rows:
+        truth, mean, low, high, r_hat = map(float, numbers.split())
+        assert low - 0.4 <= truth <= high + 0.4, (name, weight)
+        assert r_hat < 1.1
+    assert int(re.search(r"single subjects: (\d+)% inside", printed)[1]) >= 75
+    assert int(re.search(r"state found at (\d+)% of the trials", printed)[1]) >= 88
+    three, one = map(float, re.findall(r"states?: ([\d.]+) bits", printed))
+    assert three > one + 0.1
+    assert is_figure(tmp_path / "glm_hmm.png")
+
+
+@pytest.mark.slow
 def test_songbird_finds_two_types_of_sequences_as_in_the_file(tmp_path, monkeypatch):
     """Neurons come in random order; the file's order is that of another method, which found two sequences as well."""
     need_data("songbird_spikes.txt", monkeypatch)

@@ -12,4 +12,9 @@ from tsppl.datasets.packaged import (
     industrial_production as industrial_production,
     macrodata as macrodata,
 )
-from tsppl.datasets.simulated import Tracks as Tracks, simulate_movement as simulate_movement
+from tsppl.datasets.simulated import (
+    Decisions as Decisions,
+    Tracks as Tracks,
+    simulate_decisions as simulate_decisions,
+    simulate_movement as simulate_movement,
+)

@@ -53,3 +53,49 @@ def simulate_movement(seed=0, *, num_animals=5, num_steps=200, lost=0.05) -> Tra
     locations = np.cumsum(np.concatenate([np.zeros((num_animals, 1, 2)), moves[:, :-1]], 1), 1)
     locations[rng.random(shape) < lost] = np.nan
     return Tracks(locations, temperature, states)
+
+
+class Decisions(NamedTuple):
+    """Simulated sessions: ``choices`` (1 = right), ``stimulus`` and ``states`` ``(B, T)``; ``subject`` ``(B,)``; ``weights`` ``(S, K, 2)``."""
+
+    choices: Any
+    stimulus: Any
+    states: Any
+    subject: Any
+    weights: Any
+
+
+def simulate_decisions(seed=0, *, num_subjects=8, num_sessions=5, num_trials=100, spread=0.5) -> Decisions:
+    """Left-right decisions of subjects who switch between an engaged state and two biased ones (a GLM-HMM).
+
+    Choices are right with probability ``1 / (1 + exp(-(w_stimulus x + w_bias)))``. Average weights ``(6, 1)``, ``(2, -3)`` and
+    ``(2, 3)``, transition probabilities ``(.98, .01, .01)``, ``(.05, .92, .03)``, ``(.03, .03, .94)`` and stimuli in
+    powers of one half are those of the GLM-HMM example of the package ssm, after Ashwood et al. (2022, Nat. Neurosci.
+    25). Each subject's weights differ from them by normal draws.
+
+    Args:
+        seed: of NumPy's generator.
+        num_subjects: number of subjects ``S``.
+        num_sessions: sessions of each, ``B = S num_sessions``.
+        num_trials: trials of a session ``T``.
+        spread: standard deviation of the subjects' weights.
+
+    Example:
+        >>> simulate_decisions(num_subjects=2, num_trials=10).choices.shape
+        (10, 10)
+    """
+    rng = np.random.default_rng(seed)
+    weights = np.array([[6.0, 1.0], [2.0, -3.0], [2.0, 3.0]]) + spread * rng.normal(size=(num_subjects, 3, 2))
+    rows = np.array([[0.98, 0.01, 0.01], [0.05, 0.92, 0.03], [0.03, 0.03, 0.94]])
+    subject = np.repeat(np.arange(num_subjects), num_sessions)
+    shape = (len(subject), num_trials)
+    levels = np.array([1, 0.5, 0.25, 0.125, 0.0625, 0])
+    stimulus = rng.choice(np.concatenate([levels, -levels[:-1]]), shape)
+    states = np.zeros(shape, int)
+    states[:, 0] = rng.integers(3, size=len(subject))
+    for t in range(1, num_trials):
+        reached = rows[states[:, t - 1]].cumsum(1)[:, :2]
+        states[:, t] = (rng.random(len(subject))[:, None] > reached).sum(1)
+    slope, bias = np.moveaxis(weights[subject[:, None], states], -1, 0)
+    choices = (rng.random(shape) < 1 / (1 + np.exp(-(slope * stimulus + bias)))).astype(int)
+    return Decisions(choices, stimulus, states, subject, weights)

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 STYLES = ("-", "--", ":", "-.")
+LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 
 
 def state_colors(num_states):
@@ -162,17 +163,22 @@ def plot_transition_graph(transition_probs, *, names=None, shares=None, smallest
     angles = angles if num_states > 2 else np.pi * (1 - np.arange(num_states))
     places = np.stack([np.cos(angles), np.sin(angles)], -1)
     for i, j in np.argwhere((probs >= smallest) & ~np.eye(num_states, dtype=bool)):
-        style = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=0.25", "shrinkA": 30, "shrinkB": 32, "color": "0.35"}
+        style = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=0.25", "shrinkA": 32, "shrinkB": 34, "color": "0.35"}
         ax.annotate("", places[j], places[i], arrowprops=style | {"linewidth": 0.6 + 5 * probs[i, j]})
         across = np.array([[0, 1], [-1, 0]]) @ (places[j] - places[i])
         ax.text(
-            *(0.5 * (places[i] + places[j]) + 0.2 * across), f"{probs[i, j]:.2f}", ha="center", va="center", fontsize=9
+            *(0.5 * (places[i] + places[j]) + 0.125 * across),
+            f"{probs[i, j]:.2f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            bbox=LABEL,
         )
     for state, (place, color) in enumerate(zip(places, state_colors(num_states), strict=True)):
-        ax.plot(*place, "o", markersize=46, color=color, alpha=0.35, markeredgecolor="black")
+        ax.plot(*place, "o", markersize=58, color=color, alpha=0.35, markeredgecolor="black")
         label = f"{names[state]}\nstays {probs[state, state]:.2f}"
         label += "" if shares is None else f"\n{shares[state]:.0%} of steps"
-        ax.text(*place, label, ha="center", va="center", fontsize=8)
+        ax.text(*place, label, ha="center", va="center", fontsize=7.5)
     ax.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6) if num_states > 2 else (-0.9, 0.9), aspect="equal")
     ax.axis("off")
     return ax
