@@ -12,7 +12,8 @@ from scipy.integrate import quad
 import tsppl
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tsppl.distributions.cumulative import cdf_bounds
+from tests.reference import hidden_markov as reference
+from tsppl.distributions.marginal_cdf import marginal_cdf
 
 INITIAL, ROWS = jnp.array([0.4, 0.6]), jnp.array([[0.8, 0.2], [0.3, 0.7]])
 RNG = np.random.default_rng(0)
@@ -89,14 +90,104 @@ def test_families_without_their_own_cdf_and_refusals():
     law = tsd.WrappedCauchy(0.3, jnp.array([0.2, 0.6]))
     angle = jnp.array([0.1, -2.0])
     expected = [quad(lambda x, k=k: jnp.exp(law.log_prob(x))[k], -np.pi, angle[k])[0] for k in range(2)]
-    assert_allclose(cdf_bounds(law, angle)[1], np.array(expected), atol=1e-5)
-    lower, upper = cdf_bounds(dist.Categorical(jnp.array([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]])), jnp.array([[1], [0]]))
+    assert_allclose(marginal_cdf(law, angle)[1], np.array(expected), atol=1e-5)
+    lower, upper = marginal_cdf(dist.Categorical(jnp.array([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]])), jnp.array([[1], [0]]))
     assert_allclose(lower, jnp.array([[0.2, 1.0], [0.0, 0.0]]))
     assert_allclose(upper, jnp.array([[0.5, 1.0], [0.2, 1.0]]))
     normal = dist.MultivariateNormal(jnp.zeros(2), jnp.array([[4.0, 1.0], [1.0, 9.0]]))
-    assert_allclose(cdf_bounds(normal, jnp.array([2.0, -3.0]))[0], stats.norm.cdf([1.0, -1.0]))
-    with pytest.raises(NotImplementedError, match="Dirichlet has no cumulative"):
-        cdf_bounds(dist.Dirichlet(jnp.ones(2)), jnp.ones(2) / 2)
+    assert_allclose(marginal_cdf(normal, jnp.array([2.0, -3.0]))[0], stats.norm.cdf([1.0, -1.0]))
+    with pytest.raises(NotImplementedError, match="entries of Dirichlet"):
+        marginal_cdf(dist.Dirichlet(jnp.ones(2)), jnp.ones(2) / 2)
+
+
+CONTINUOUS = {
+    "HiddenSemiMarkov": lambda: tsd.HiddenSemiMarkov(
+        INITIAL, 1 - jnp.eye(2), dist.Geometric(jnp.array([0.4, 0.7])), dist.Normal(jnp.array([-1.0, 2.0]), 0.7),
+        num_steps=5, max_duration=3,
+    ),
+    "AutoregressiveHMM": lambda: tsd.AutoregressiveHMM(
+        INITIAL, ROWS, jnp.array([[0.5], [-0.4]]), dist.StudentT(4.0, jnp.array([0.0, 1.0]), 0.8),
+        num_steps=5, initial=dist.Normal(0.0, 1.0).expand([1]).to_event(1),
+    ),
+    "MeanSwitchingAutoregression": lambda: tsd.MeanSwitchingAutoregression(
+        INITIAL, ROWS, jnp.array([-1.0, 1.0]), jnp.array([[0.5]]), dist.Normal(0.0, 0.6), num_steps=5
+    ),
+    "LinearGaussianSSM": lambda: tsd.LinearGaussianSSM(
+        dist.Normal(jnp.zeros(1), 1.0).to_event(1), 0.8 * jnp.eye(1), dist.Normal(jnp.zeros(1), 0.5).to_event(1),
+        jnp.ones(1), dist.Normal(0.2, 0.6), num_steps=5, mask=jnp.array([True, True, False, True, True]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_slope_is_the_one_step_density(name):
+    """The derivative with respect to the observation is the one-step density, and far below the probability is zero."""
+    series = CONTINUOUS[name]()
+    value = jnp.asarray(np.random.default_rng(0).normal(size=5))
+    step = 1e-5 * jnp.eye(5)
+    values = jnp.concatenate([value + step, value - step, value - 1e6 * jnp.eye(5)])
+    (up_to, same), log_probs = jax.jit(lambda v: (series.cdf_steps(v), series.log_prob_steps(value)))(values)
+    assert_allclose(same, up_to)
+    higher, lower, lowest = (jnp.diagonal(part) for part in up_to.reshape(3, 5, 5))
+    first = 1 if "Autoregress" in name else 0
+    scored = jnp.asarray(series.scored_steps(value)).at[:first].set(False)
+    assert scored.sum() == 4 + (name == "HiddenSemiMarkov")
+    assert (jnp.isnan(higher) == ~scored).all()
+    np.testing.assert_allclose(((higher - lower) / 2e-5)[scored], jnp.exp(log_probs)[scored], rtol=1e-6)
+    assert (lowest[scored] < 1e-12).all()
+
+
+def test_joint_gaussian_channels():
+    """Channels of one step, each given earlier steps only: states by enumeration, the trajectory by its dense law."""
+    rng = np.random.default_rng(3)
+    value, root = jnp.asarray(rng.normal(size=(4, 2))), jnp.array([[1.0, 0.0], [0.8, 0.5]])
+    weights = jnp.asarray(0.4 * rng.normal(size=(2, 1, 2, 2)))
+    noise = dist.MultivariateNormal(jnp.array([[0.0, 1.0], [-1.0, 0.5]]), scale_tril=root)
+    series = tsd.AutoregressiveHMM(INITIAL, ROWS, weights, noise, num_steps=4)
+    potentials = [np.asarray(array, float) for array in series._potentials(value)]
+    predicted = reference.predicted(*potentials)
+    means = np.einsum("knm,tm->tkn", np.asarray(weights)[:, 0], np.asarray(value)[:-1]) + np.asarray(noise.loc)
+    scale = np.sqrt(np.diag(root @ root.T))
+    each = stats.norm.cdf(np.asarray(value)[1:, None], means, scale)
+    assert_allclose(series.cdf_steps(value)[1][1:], (predicted[..., None] * each).sum(1))
+
+    step = dist.MultivariateNormal(jnp.array([0.5, 0.0]), scale_tril=root)
+    matrix = jnp.array([[0.7, 0.2], [0.0, 0.9]])
+    model = tsd.LinearGaussianSSM(step, matrix, step, matrix, step, num_steps=2)
+    covariance, a = np.asarray(root @ root.T), np.asarray(matrix)
+    x0, x1 = np.asarray(step.loc), a @ np.asarray(step.loc) + np.asarray(step.loc)
+    p1 = a @ covariance @ a.T + covariance
+    y0, s0 = a @ x0 + x0, a @ covariance @ a.T + covariance
+    gain = a @ (a @ covariance) @ a.T @ np.linalg.inv(s0)
+    mean = a @ x1 + x0 + gain @ (np.asarray(value)[0] - y0)
+    s1 = a @ p1 @ a.T + covariance - gain @ s0 @ gain.T
+    expected = [stats.norm.cdf(np.asarray(value)[0], y0, np.sqrt(np.diag(s0)))]
+    expected.append(stats.norm.cdf(np.asarray(value)[1], mean, np.sqrt(np.diag(s1))))
+    assert_allclose(model.cdf_steps(value[:2])[1], np.stack(expected))
+
+
+def test_families_that_are_summed_or_integrated():
+    y = jnp.array([0, 1, 2])
+    pairs = [
+        (dist.Binomial(4, 0.3), y, stats.binom(4, 0.3).cdf(y)),
+        (dist.ZeroInflatedPoisson(0.25, 2.0), y, 0.25 + 0.75 * stats.poisson(2.0).cdf(y)),
+        (dist.VonMises(0.5, 20.0), 0.1 * y + 0.4, stats.vonmises(20.0, 0.5).cdf(0.1 * y + 0.4)),
+    ]
+    for family, value, expected in pairs:
+        assert_allclose(marginal_cdf(family, value)[1], expected)
+    student = dist.MultivariateStudentT(5.0, jnp.array([1.0, 2.0]), jnp.array([[1.0, 0.0], [0.8, 0.6]]))
+    assert_allclose(marginal_cdf(student, jnp.zeros(2))[0], stats.t.cdf([-1.0, -2.0], 5.0))
+
+
+def test_known_states_count_as_past_only():
+    def series(known):
+        emission = dist.Poisson(jnp.array([1.0, 5.0]))
+        return tsd.HiddenMarkov(INITIAL, ROWS, emission, num_steps=3, known_states=jnp.array(known))
+
+    counts = jnp.array([2, 0, 1])
+    free, known = series([-1, -1, -1]).cdf_steps(counts)[1], series([-1, 1, -1]).cdf_steps(counts)[1]
+    assert_allclose(known[:2], free[:2])
+    assert_allclose(known[2], ROWS[1] @ jax.scipy.special.gammaincc(2.0, jnp.array([1.0, 5.0])))
 
 
 def model(y, num_steps):

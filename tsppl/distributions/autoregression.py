@@ -1,5 +1,6 @@
 """What the switching autoregressions share: scoring residuals, missing lags, simulation and left-out terms."""
 
+import copy
 import warnings
 from functools import partial
 
@@ -9,7 +10,6 @@ import numpy as np
 from jax import lax, random
 from numpyro.distributions import constraints
 
-from tsppl.distributions.cumulative import cdf_bounds
 from tsppl.distributions.emissions import against_batch, partial_log_prob, select_state
 from tsppl.distributions.gaussian_parameters import gaussian_by_step
 from tsppl.distributions.markov_switching import MarkovSwitching
@@ -151,6 +151,16 @@ class SwitchingAutoregression(MarkovSwitching):
                 stacklevel=3,
             )
 
+    def _steps_with_cdf(self, value):
+        """Scored steps, without the last of a joint ``initial`` of the first steps."""
+        scored = self.scored_steps(value)
+        return scored if self.initial is None else scored & (jnp.arange(self.num_steps) >= self.num_lags)
+
+    def _with_emission(self, change):
+        changed = copy.copy(self)
+        changed.noise = change(self.noise)
+        return changed
+
     def _potentials(self, value):
         value, entries = self._observed_value(value)
         log_likelihoods = self._step_log_likelihoods(value, entries)
@@ -165,33 +175,8 @@ class SwitchingAutoregression(MarkovSwitching):
 
     def _step_log_likelihoods(self, value, entries):
         """Log density of every step given its lags, ``(..., T, K)``; ``entries`` were observed."""
-        return self._residual_log_likelihoods(self._residuals(value), entries)
-
-    def _residuals(self, value):
-        """``value`` less what the lags give in each state, ``(..., T, K, N)``."""
-        return self._as_matrix(value)[..., None, :] - self._means(value)
-
-    def cdf_steps(self, value):
-        """``P(Y_t < y_t)`` and ``P(Y_t <= y_t)`` given the steps before, like ``value``; NaN where not scored.
-
-        Raises:
-            NotImplementedError: for noise with a batch of its own besides the states: ask series by series.
-        """
-        if len(self.noise.batch_shape) > 1 + self._noise_varies:
-            raise NotImplementedError(
-                f"the noise has batch shape {self.noise.batch_shape}: residuals are known here for noise without a batch besides "
-                "the states. Ask series by series"
-            )
-        value = self.check_value(value)
-        residuals = self._as_event(self._residuals(self._observed_value(value)[0]))
-        if self._noise_varies:
-            missing = self.num_steps - self.noise.batch_shape[-2]
-            residuals = lax.slice_in_dim(residuals, missing, None, axis=residuals.ndim - 1 - self.event_dim)
-        bounds = cdf_bounds(self.noise, residuals)
-        probs = self._predicted_probs(value)
-        skipped = bounds[0].ndim - 1 - self.event_dim
-        bounds = [lax.slice_in_dim(b, b.shape[skipped] - probs.shape[-2], None, axis=skipped) for b in bounds]
-        return self._mix(bounds, probs, value)
+        residuals = self._as_matrix(value)[..., None, :] - self._means(value)
+        return self._residual_log_likelihoods(residuals, entries)
 
     def _log_transition_given(self, value):
         """Log transitions between the steps that have a state."""

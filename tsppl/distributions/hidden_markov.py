@@ -6,7 +6,6 @@ from jax import random
 from numpyro.distributions import constraints
 
 from tsppl import messages
-from tsppl.distributions.cumulative import emission_cdf
 from tsppl.distributions.emissions import (
     as_distribution,
     check_support,
@@ -175,14 +174,6 @@ class HiddenMarkov(MarkovSwitching):
             return log_likelihoods
         known = self.known_states[..., None]
         return jnp.where((known < 0) | (known == jnp.arange(self.num_states)), log_likelihoods, -jnp.inf)
-
-    def cdf_steps(self, value):
-        """``P(Y_t < y_t)`` and ``P(Y_t <= y_t)`` given the steps before, ``(..., T) + event``; NaN where not observed."""
-        value = self.check_value(value)
-        bounds = emission_cdf(
-            self.emission, value, self.observed_entries(), time_varying="emission" in self.time_varying
-        )
-        return self._mix(bounds, self._reported_probs(self._predicted_probs(value)), value)
 
     def _check_concrete(self, value, observed):
         super()._check_concrete(value, observed)

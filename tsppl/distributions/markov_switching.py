@@ -1,12 +1,16 @@
 """What every distribution with a hidden Markov state answers, given its log potentials."""
 
+import copy
+import math
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from tsppl import messages
+from tsppl.distributions.marginal_cdf import LogProbabilityBelow
 from tsppl.distributions.sequence import SequenceDistribution
 from tsppl.distributions.shapes import (
     broadcast_to_batch,
@@ -16,7 +20,7 @@ from tsppl.distributions.shapes import (
     parameter_batch,
     split_keys,
 )
-from tsppl.messages.log_space import log_normalize, log_of_probabilities
+from tsppl.messages.log_space import log_normalize, log_of_probabilities, log_sum_exp
 
 
 class MarkovChainParameters:
@@ -152,26 +156,45 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
         terms = self._apply(partial(messages.left_out, method=self.method), value, core_ndim=1)
         return self._mask_unscored(self._pad_front(terms, 0.0, 1), value)
 
+    def cdf_steps(self, value):
+        """``(P(Y_t < y_t | y_<t), P(Y_t <= y_t | y_<t))`` of every entry on its own; NaN where not scored.
+
+        Those of the emission, weighted by the probabilities of the states given the past (Zucchini and MacDonald 2009,
+        section 6.2). Known states count as past only.
+        """
+        value = self.check_value(value)
+
+        def predicted(*potentials):
+            return messages.forward(*potentials, method=self.method).log_predicted
+
+        log_predicted = self._apply(predicted, value, core_ndim=2)
+        observed, entries = self._steps_with_cdf(value), self.observed_entries()
+        observed = observed.reshape(observed.shape + (1,) * (self.event_dim - 1))
+        observed = observed if entries is None else observed & entries
+
+        def answer(strictly):
+            def of_entry(entry):
+                stand_in = self._with_emission(lambda emission: LogProbabilityBelow(emission, entry, strictly=strictly))
+                return jnp.exp(log_sum_exp(log_predicted + stand_in._potentials(value)[2], axis=-1))
+
+            entries = jnp.moveaxis(jax.vmap(of_entry)(jnp.arange(math.prod(self.event_shape[1:]))), 0, -1)
+            entries = self._pad_front(entries, jnp.nan, 2)
+            entries = entries.reshape(entries.shape[:-1] + self.event_shape[1:])
+            return jnp.where(observed, jnp.clip(entries, 0.0, 1.0), jnp.nan)
+
+        return answer(True), answer(False)
+
+    def _steps_with_cdf(self, value):
+        return self.scored_steps(value)
+
+    def _with_emission(self, change):
+        """This distribution with ``change(emission)`` in place of its emission, and no state known."""
+        changed = copy.copy(self)
+        changed.emission, changed.known_states = change(self.emission), None
+        return changed
+
     def _mask_unscored(self, terms, value):
         return jnp.where(self.scored_steps(value), terms, 0.0)
-
-    def _predicted_probs(self, value):
-        """Probabilities of the states given the steps before, ``(..., T', K)``."""
-
-        def core(*potentials):
-            return jnp.exp(messages.forward(*potentials, method=self.method).log_predicted)
-
-        return self._apply(core, value, core_ndim=2)
-
-    def _mix(self, bounds, probs, value):
-        """Average cumulative probabilities ``(..., T', K) + event`` over the states; NaN where not observed or not scored."""
-        probs = probs.reshape(probs.shape + (1,) * (self.event_dim - 1))
-        observed = self.scored_steps(value).reshape(self.scored_steps(value).shape + (1,) * (self.event_dim - 1))
-        if self.observed_entries() is not None:
-            observed = observed & self.observed_entries()
-        mixed = [(bound * probs).sum(probs.ndim - self.event_dim) for bound in bounds]
-        mixed = [self._pad_front(bound, jnp.nan, self.event_dim) for bound in mixed]
-        return tuple(jnp.where(observed, bound, jnp.nan) for bound in mixed)
 
     def sample_latents(self, key, value):
         """Draw the states given the data: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""

@@ -113,7 +113,7 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
     def _potentials(self, value):
         value, entries = self._observed_value(value)
         num_joint = self.num_states**self.num_lags
-        residuals = self._residuals(value)
+        residuals = self._as_matrix(value)[..., None, :] - self._means(value)
         offsets = self._joint_means()
         offsets = offsets.reshape(offsets.shape[:-2] + (1, num_joint, self.num_states, offsets.shape[-1]))
         residuals = residuals[..., None, :, :] - offsets
@@ -124,10 +124,6 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
         log_likelihoods = log_likelihoods.reshape(log_likelihoods.shape[:-2] + (self.num_steps, -1))
         log_likelihoods = jnp.where(self._scored()[..., None], log_likelihoods, 0.0)
         return *self._joint_chain(), log_likelihoods[..., self.num_conditioned :, :]
-
-    def cdf_steps(self, value):
-        """Not available here: ask :class:`AutoregressiveHMM`, or draw forecasts."""
-        raise NotImplementedError("MeanSwitchingAutoregression has no cumulative probabilities here")
 
     def _joint_chain(self):
         rows = "s,k,k" if self._transitions_vary else "k,k"

@@ -44,6 +44,16 @@ class WrappedCauchy(Distribution):
         squared = jnp.square(1 - rho) + 4 * rho * jnp.square(jnp.sin((value - self.loc) / 2))
         return jnp.log1p(-jnp.square(rho)) - jnp.log(2 * jnp.pi * squared)
 
+    def cdf(self, value):
+        """Probability of an angle from ``-pi`` to ``value``."""
+        spread = (1 + self.concentration) / (1 - self.concentration)
+
+        def turned(angle):
+            away = angle - self.loc
+            return jnp.floor((away + jnp.pi) / (2 * jnp.pi)) + jnp.arctan(spread * jnp.tan(away / 2)) / jnp.pi
+
+        return turned(value) - turned(-jnp.pi)
+
     @property
     def mean(self):
         """The centre, from ``-pi`` to ``pi``."""
