@@ -73,6 +73,7 @@ def test_a_good_fit_has_no_problem():
         check_chains({"loc": np.ones((9, 2))})
 
 
+@pytest.mark.skipif(not hasattr(az, "InferenceData"), reason="the call is that of ArviZ 0.x")
 def test_left_out_densities_equal_those_of_arviz():
     rng = np.random.default_rng(1)
     terms = -0.5 * (rng.standard_t(3, size=(400, 5)) * np.array([0.1, 0.5, 1.0, 1.5, 40.0])) ** 2

@@ -15,6 +15,7 @@ from tsppl.clusters import (
     posterior_events as posterior_events,
     posterior_intensity as posterior_intensity,
 )
+from tsppl.comparison import Comparison as Comparison, compare as compare
 from tsppl.cpu import configure_cpu as configure_cpu
 from tsppl.export import to_arviz as to_arviz
 from tsppl.forecast import complete as complete, forecast as forecast
