@@ -19,12 +19,13 @@ from tsppl.comparison import Comparison as Comparison, compare as compare
 from tsppl.cpu import configure_cpu as configure_cpu
 from tsppl.export import to_arviz as to_arviz
 from tsppl.forecast import complete as complete, forecast as forecast
+from tsppl.frames import Sequences as Sequences, sequences as sequences, to_frame as to_frame
 from tsppl.held_out import held_out_log_prob as held_out_log_prob, thin as thin
 from tsppl.latents import posterior_latents as posterior_latents
 from tsppl.model_check import ModelCheck as ModelCheck, check_model as check_model
 from tsppl.pseudo_residuals import PseudoResiduals as PseudoResiduals, residuals as residuals
+from tsppl.ragged import nan_to_mask as nan_to_mask, pad as pad, steps_and_turns as steps_and_turns
 from tsppl.scoring import log_likelihood as log_likelihood
-from tsppl.sequences import nan_to_mask as nan_to_mask, pad as pad, steps_and_turns as steps_and_turns
 from tsppl.stays import dwell_times as dwell_times, expected_durations as expected_durations
 
 __version__ = "0.1.0"
