@@ -24,9 +24,22 @@ def left_out_densities(terms):
     [-2.0, -2.0, -2.0]
     """
     terms = np.asarray(terms, float)
-    densities, khat = np.empty(terms.shape[1]), np.full(terms.shape[1], -np.inf)
-    for column, of_one in enumerate(terms.T):
-        log_weights, khat[column] = _smoothed(-of_one)
+    return reweighted_densities(-terms, terms)
+
+
+def reweighted_densities(log_ratios, terms):
+    """Log of the average density over draws of another posterior, by Pareto-smoothed importance sampling.
+
+    Args:
+        log_ratios: ``(S, N)``, log of the other posterior over that of the draws, up to a constant for each column.
+        terms: ``(S, N)``, log densities to average.
+
+    Returns:
+        ``(densities, khat)``, each ``(N,)``, as :func:`left_out_densities`.
+    """
+    densities, khat = np.empty(terms.shape[1]), np.empty(terms.shape[1])
+    for column, (ratios, of_one) in enumerate(zip(log_ratios.T, terms.T, strict=True)):
+        log_weights, khat[column] = _smoothed(ratios)
         densities[column] = logsumexp(log_weights + of_one) - logsumexp(log_weights)
     return densities, khat
 
