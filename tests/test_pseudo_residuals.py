@@ -20,23 +20,30 @@ RNG = np.random.default_rng(0)
 T = 4
 
 
-def beginnings(build, value, step, last):
-    """Density of the first ``step + 1`` observations with ``last`` in the last place."""
-    series = np.append(np.asarray(value)[:step], last)
-    return float(jnp.exp(build(step + 1).log_prob(jnp.asarray(series))))
+def test_counts_sum_over_smaller_values():
+    """At most y_t, given the past: the sum of the one-step probabilities of 0 .. y_t; less: without the last."""
+    counts = jnp.array([[2, 0, 5, 1], [4, 3, 0, 7]])
+    mask = jnp.array([[True, True, False, True], [True, True, True, True]])
+    known = jnp.array([[-1, -1, -1, -1], [-1, 1, -1, -1]])
 
+    def series(known):
+        return tsd.HiddenMarkov(
+            INITIAL, ROWS, dist.Poisson(jnp.array([1.0, 5.0])), num_steps=4, mask=mask,
+            lengths=jnp.array([4, 3]), known_states=known,
+        )  # fmt: skip
 
-def test_hidden_markov_counts_equal_sums_of_the_predictive():
-    def build(num_steps):
-        return tsd.HiddenMarkov(INITIAL, ROWS, dist.Poisson(jnp.array([1.0, 6.0])), num_steps=num_steps)
-
-    value = np.array([2, 7, 0, 3])
-    lower, upper = build(T).cdf_steps(value)
-    for step in range(T):
-        weights = np.array([beginnings(build, value, step, count) for count in range(value[step] + 1)])
-        total = 1.0 if step == 0 else float(jnp.exp(build(step).log_prob(value[:step])))
-        assert_allclose(upper[step], weights.sum() / total)
-        assert_allclose(lower[step], weights[:-1].sum() / total)
+    below, up_to = series(None).cdf_steps(counts)
+    altered = jnp.stack([counts.at[:, step].set(number) for step in range(4) for number in range(8)])
+    probs = jnp.exp(series(None).log_prob_steps(altered)).reshape(4, 8, 2, 4)
+    probs = jnp.stack([probs[step, :, :, step] for step in range(4)], -1)
+    numbers = jnp.arange(8)[:, None, None]
+    scored = mask & jnp.array([[True] * 4, [True, True, True, False]])
+    assert_allclose(up_to, jnp.where(scored, (probs * (numbers <= counts)).sum(0), jnp.nan))
+    assert_allclose(below, jnp.where(scored, (probs * (numbers < counts)).sum(0), jnp.nan))
+    with_known = series(known).cdf_steps(counts)[1]
+    assert_allclose(with_known[1, :2], up_to[1, :2])
+    after = ROWS[1] @ jax.scipy.special.gammaincc(1.0, jnp.array([1.0, 5.0]))
+    assert_allclose(with_known[1, 2], after)
 
 
 def scalar_autoregression(num_steps):
@@ -177,17 +184,6 @@ def test_families_that_are_summed_or_integrated():
         assert_allclose(marginal_cdf(family, value)[1], expected)
     student = dist.MultivariateStudentT(5.0, jnp.array([1.0, 2.0]), jnp.array([[1.0, 0.0], [0.8, 0.6]]))
     assert_allclose(marginal_cdf(student, jnp.zeros(2))[0], stats.t.cdf([-1.0, -2.0], 5.0))
-
-
-def test_known_states_count_as_past_only():
-    def series(known):
-        emission = dist.Poisson(jnp.array([1.0, 5.0]))
-        return tsd.HiddenMarkov(INITIAL, ROWS, emission, num_steps=3, known_states=jnp.array(known))
-
-    counts = jnp.array([2, 0, 1])
-    free, known = series([-1, -1, -1]).cdf_steps(counts)[1], series([-1, 1, -1]).cdf_steps(counts)[1]
-    assert_allclose(known[:2], free[:2])
-    assert_allclose(known[2], ROWS[1] @ jax.scipy.special.gammaincc(2.0, jnp.array([1.0, 5.0])))
 
 
 def model(y, num_steps):

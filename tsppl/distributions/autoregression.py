@@ -156,9 +156,9 @@ class SwitchingAutoregression(MarkovSwitching):
         scored = self.scored_steps(value)
         return scored if self.initial is None else scored & (jnp.arange(self.num_steps) >= self.num_lags)
 
-    def _with_emission(self, change):
+    def _with_emission(self, change, *args, **kwargs):
         changed = copy.copy(self)
-        changed.noise = change(self.noise)
+        changed.noise = change(self.noise, *args, **kwargs)
         return changed
 
     def _potentials(self, value):

@@ -96,7 +96,7 @@ def fill_unobserved(emission, value, observed):
 
     A discrete distribution of TensorFlow Probability does not tell its support (None); zero is inside.
     """
-    batch_shape = emission.batch_shape if varies_over_states(emission.support) else ()
+    batch_shape = emission.batch_shape if _varies_over_states(emission.support) else ()
     fill = jnp.zeros(batch_shape + emission.event_shape, value.dtype)
     if hasattr(emission.support, "bijector"):
         bijector = emission.support.bijector
@@ -114,7 +114,7 @@ def _within_support(emission, value, score):
     """
     lead = lax.broadcast_shapes(value.shape[: value.ndim - emission.event_dim], emission.batch_shape)
     value = jnp.broadcast_to(value, lead + emission.event_shape)
-    if not varies_over_states(emission.support):
+    if not _varies_over_states(emission.support):
         return score(value)
     inside = emission.support(value)
     inside = inside.all(tuple(range(emission.support.event_dim - emission.event_dim, 0)))
@@ -273,7 +273,7 @@ def _support_leaves(support):
     return jax.tree.leaves(getattr(support, "bijector", support))
 
 
-def varies_over_states(support):
+def _varies_over_states(support):
     return any(jnp.ndim(leaf) > 0 for leaf in _support_leaves(support))
 
 
@@ -282,7 +282,7 @@ def series_support(emission, *, time_varying):
     support, event_dim = emission.support, emission.event_dim
     if support is None:
         return None
-    if varies_over_states(support):
+    if _varies_over_states(support):
         within = (
             constraints.independent(support, event_dim - support.event_dim)
             if event_dim > support.event_dim

@@ -14,6 +14,7 @@ from tsppl.distributions.emissions import (
     sample_emissions,
     series_support,
 )
+from tsppl.distributions.marginal_cdf import emission_cdf
 from tsppl.distributions.markov_switching import MarkovSwitching
 from tsppl.distributions.sequence import time_axis_of_mask
 from tsppl.distributions.shapes import (
@@ -174,6 +175,10 @@ class HiddenMarkov(MarkovSwitching):
             return log_likelihoods
         known = self.known_states[..., None]
         return jnp.where((known < 0) | (known == jnp.arange(self.num_states)), log_likelihoods, -jnp.inf)
+
+    def _cdf_given_states(self, value):
+        pair = emission_cdf(self.emission, value, self.observed_entries(), time_varying="emission" in self.time_varying)
+        return tuple(array.reshape(array.shape[: array.ndim - self.emission.event_dim] + (-1,)) for array in pair)
 
     def _check_concrete(self, value, observed):
         super()._check_concrete(value, observed)

@@ -165,6 +165,13 @@ class HiddenSemiMarkov(HiddenMarkov):
         log_likelihoods = self._emission_potentials(value)[..., self._state_index]
         return log_initial, log_transition, log_likelihoods
 
+    def _cdf_given_states(self, value):
+        def expand(array):
+            array = jnp.broadcast_to(array, array.shape[:-2] + (self.num_states,) + array.shape[-1:])
+            return array[..., self._state_index, :]
+
+        return tuple(map(expand, super()._cdf_given_states(value)))
+
 
 def _max_duration(durations, max_duration):
     if max_duration is None and isinstance(durations, CategoricalProbs | CategoricalLogits):

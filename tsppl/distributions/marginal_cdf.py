@@ -1,16 +1,44 @@
 """Probabilities below an observation, entry by entry, for any family of emissions."""
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import lax
 from numpyro.distributions import Distribution, constraints
 
-from tsppl.distributions.emissions import varies_over_states
+from tsppl.distributions.emissions import against_batch, fill_unobserved, with_state_axis
 from tsppl.distributions.streams import Streams
 from tsppl.distributions.zero_inflated import ZeroInflated
 
 _PANELS, _NODES = 64, 8
+
+
+def emission_cdf(emission, value, observed, *, time_varying):
+    """:func:`marginal_cdf` of every step in every state.
+
+    Args:
+        emission: distribution with batch ``(..., K)``, or ``(..., T, K)`` if it varies in time.
+        value: ``(..., T) + event``; entries that were not observed may hold anything.
+        observed: bool that broadcasts against ``value``, or None if everything was.
+        time_varying: whether the emission has a time axis.
+
+    Returns:
+        pair of ``(..., T, K) + event``.
+    """
+    event_dim = emission.event_dim
+    arrange = partial(
+        with_state_axis, event_dim=event_dim, batch_ndim=len(emission.batch_shape), time_varying=time_varying
+    )
+    if observed is not None:
+        observed = jnp.broadcast_to(observed, jnp.broadcast_shapes(observed.shape, value.shape))
+        value = jnp.broadcast_to(value, observed.shape)
+    arranged = against_batch(arrange(value), emission)
+    if observed is not None:
+        arranged = fill_unobserved(emission, arranged, arrange(observed))
+    pair = marginal_cdf(emission, arranged)
+    return pair if time_varying else tuple(jnp.moveaxis(array, 0, array.ndim - 2 - event_dim) for array in pair)
 
 
 def marginal_cdf(distribution, value):
@@ -106,9 +134,9 @@ def _integrated(distribution, value):
 
 
 class LogProbabilityBelow(Distribution):
-    """Stands in for an emission: its ``log_prob`` is ``log P(Y <= value)`` of one entry, or ``log P(Y < value)``.
+    """Stands in for the noise of an autoregression: its ``log_prob`` is ``log P(Y <= value)`` of one entry, or ``log P(Y < value)``.
 
-    So that the probabilities of a switching model's observations in each state come from the code that scores them.
+    So that probabilities given the lags come from the code that scores a step.
     ``entry`` counts the entries of one observation and may be traced.
     """
 
@@ -120,9 +148,7 @@ class LogProbabilityBelow(Distribution):
 
     @property
     def support(self):
-        """That of the base, unless it depends on the state: outside of it probabilities are 0 and 1."""
-        if self.base.support is not None and varies_over_states(self.base.support):
-            return constraints.independent(constraints.real, self.event_dim)
+        """That of the base."""
         return self.base.support
 
     def log_prob(self, value, intermediates=None):

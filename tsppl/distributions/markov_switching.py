@@ -1,10 +1,8 @@
 """What every distribution with a hidden Markov state answers, given its log potentials."""
 
-import copy
 import math
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -20,7 +18,7 @@ from tsppl.distributions.shapes import (
     parameter_batch,
     split_keys,
 )
-from tsppl.messages.log_space import log_normalize, log_of_probabilities, log_sum_exp
+from tsppl.messages.log_space import log_normalize, log_of_probabilities
 
 
 class MarkovChainParameters:
@@ -165,33 +163,39 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
         value = self.check_value(value)
 
         def predicted(*potentials):
-            return messages.forward(*potentials, method=self.method).log_predicted
+            return jnp.exp(messages.forward(*potentials, method=self.method).log_predicted)
 
-        log_predicted = self._apply(predicted, value, core_ndim=2)
+        probs = self._apply(predicted, value, core_ndim=2)[..., None]
         observed, entries = self._steps_with_cdf(value), self.observed_entries()
         observed = observed.reshape(observed.shape + (1,) * (self.event_dim - 1))
         observed = observed if entries is None else observed & entries
 
-        def answer(strictly):
-            def of_entry(entry):
-                stand_in = self._with_emission(lambda emission: LogProbabilityBelow(emission, entry, strictly=strictly))
-                return jnp.exp(log_sum_exp(log_predicted + stand_in._potentials(value)[2], axis=-1))
+        def mix(given_state):
+            mixed = self._pad_front((probs * given_state).sum(-2), jnp.nan, 2)
+            mixed = mixed.reshape(mixed.shape[:-1] + self.event_shape[1:])
+            return jnp.where(observed, jnp.clip(mixed, 0.0, 1.0), jnp.nan)
 
-            entries = jnp.moveaxis(jax.vmap(of_entry)(jnp.arange(math.prod(self.event_shape[1:]))), 0, -1)
-            entries = self._pad_front(entries, jnp.nan, 2)
-            entries = entries.reshape(entries.shape[:-1] + self.event_shape[1:])
-            return jnp.where(observed, jnp.clip(entries, 0.0, 1.0), jnp.nan)
+        return tuple(mix(given_state) for given_state in self._cdf_given_states(value))
 
-        return answer(True), answer(False)
+    def _cdf_given_states(self, value):
+        """Less than, and at most, each entry in each state and given the lags: ``(..., T', K, entries)`` each.
+
+        Entry by entry, by what scores a step.
+        """
+
+        def of_entry(strictly, entry):
+            stand_in = self._with_emission(LogProbabilityBelow, entry, strictly=strictly)
+            return jnp.exp(stand_in._potentials(value)[2])
+
+        entries = jnp.arange(math.prod(self.event_shape[1:]))
+        return tuple(jnp.moveaxis(lax.map(partial(of_entry, strictly), entries), 0, -1) for strictly in (True, False))
 
     def _steps_with_cdf(self, value):
         return self.scored_steps(value)
 
-    def _with_emission(self, change):
-        """This distribution with ``change(emission)`` in place of its emission, and no state known."""
-        changed = copy.copy(self)
-        changed.emission, changed.known_states = change(self.emission), None
-        return changed
+    def _with_emission(self, change, *args, **kwargs):
+        """This distribution with ``change(emission, ...)`` in place of the distribution that scores a step."""
+        raise NotImplementedError
 
     def _mask_unscored(self, terms, value):
         return jnp.where(self.scored_steps(value), terms, 0.0)
