@@ -46,6 +46,7 @@ def test_a_chain_in_a_local_mode_is_named_and_swapped_labels_are_none():
     assert found.problems[0].startswith(f"chain 3 is {distance:.1f} nats below the best: a local mode")
     assert found.weights[3] < 0.05
     assert_allclose(found.weights.sum(), 1.0)
+    assert_allclose(found.weights[:3], np.full(3, found.weights[0]))
     assert not found.ok
     assert str(found).splitlines()[4].split()[:2] == ["3", "1"]
 
@@ -71,6 +72,17 @@ def test_a_good_fit_has_no_problem():
         check_chains({"loc": np.ones((9, 2)), "scale": np.ones((9, 2)), "stay": np.full(9, 0.9)}, model, (Y,))
     with pytest.raises(ValueError, match="pass the model"):
         check_chains({"loc": np.ones((9, 2))})
+
+
+def test_no_weights_where_terms_are_conditional():
+    def labelled():
+        label = numpyro.sample("label", dist.Bernoulli(0.5))
+        numpyro.sample("x", dist.Normal(label, 1.0), obs=0.3)
+
+    found = check_chains({"label": np.array([[0, 1, 0], [1, 1, 0]])}, labelled)
+    assert found.weights is None
+    assert found.ok
+    assert "nan" in str(found)
 
 
 @pytest.mark.skipif(not hasattr(az, "InferenceData"), reason="the call is that of ArviZ 0.x")

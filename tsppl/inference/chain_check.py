@@ -10,7 +10,7 @@ from tsppl.draws import as_draws, map_draws, model_and_arguments
 from tsppl.inference.stacking import left_out_densities, stacking_weights
 from tsppl.latents import draw_latents
 from tsppl.scoring import observed_sites, pointwise_terms
-from tsppl.sites import checked_trace, replay, sequence_sites
+from tsppl.sites import checked_trace, latent_sites, replay, sequence_sites
 from tsppl.stays import dwell_times
 
 _SEPARATE = 2.0
@@ -26,7 +26,8 @@ class ChainCheck(NamedTuple):
         log_density: ``(chains,)``, mean over the draws of the log joint density, in nats.
         spread: ``(chains,)``, its standard deviation over the draws.
         mode: int ``(chains,)``, 0 for the chains of greatest density.
-        weights: ``(chains,)``, stacking weights; None if the model has no pointwise terms.
+        weights: ``(chains,)``, stacking weights of the modes, shared evenly by their chains; None if terms of the steps are not known, or conditional on an explicit
+            sequence or on explicit labels.
         problems: sentences; empty if nothing was found.
     """
 
@@ -58,7 +59,7 @@ def check_chains(posterior, model=None, args=(), kwargs=None, *, num_draws=400, 
     Chains are grouped by the log joint density of their draws, which does not depend on how states are labelled: a group
     ends where the next chain is lower by more than two standard deviations of the draws. Chains of a lower mode are
     no second opinion: start all chains near the best (``inference.find_start``), or, where modes are real, weigh the
-    chains. The weights stack their predictions of each step given all the others, or given the past where a class has no
+    chains. The weights stack predictions of each step given all the others, or given the past where a class has no
     exact left-out terms (Yao, Vehtari and Gelman 2022).
 
     Of hidden states three things are told, if they hold in most draws of a chain: a state holds less than 1 % of the steps;
@@ -105,7 +106,7 @@ def check_chains(posterior, model=None, args=(), kwargs=None, *, num_draws=400, 
     mode = _modes(level, spread)
     problems = _about_modes(level, mode)
     trace = checked_trace(model, draws.first(), args, kwargs)
-    weights = _weights(model, draws, args, kwargs, trace)
+    weights = _weights(model, draws, args, kwargs, trace, mode)
     problems += _about_states(random.key(0) if key is None else key, model, draws, args, kwargs, trace)
     return ChainCheck(level, spread, mode, weights, tuple(problems))
 
@@ -134,10 +135,12 @@ def _about_modes(level, mode):
     return sentences
 
 
-def _weights(model, draws, args, kwargs, trace):
-    """Stacking weights of the chains; None if a site has no pointwise terms."""
+def _weights(model, draws, args, kwargs, trace, mode):
+    """Stacking weights of the modes, shared evenly by the chains of each; None if terms are not known, or conditional on explicit sequences or labels."""
     names = observed_sites(trace)
-    if len(draws.values) == 0 or not names:
+    explicit = any(not site.observed for site in sequence_sites(trace).values())
+    explicit |= any(site["fn"].support.is_discrete for site in latent_sites(trace).values())
+    if explicit or not names:
         return None
     for kind in ("left-out", "one-step"):
         try:
@@ -151,7 +154,8 @@ def _weights(model, draws, args, kwargs, trace):
         terms = np.concatenate(columns, -1)
         if not np.isfinite(terms).all():
             return None
-        return stacking_weights(np.stack([left_out_densities(of_chain)[0] for of_chain in terms], -1))
+        densities = [left_out_densities(np.concatenate(terms[mode == number]))[0] for number in range(mode.max() + 1)]
+        return (stacking_weights(np.stack(densities, -1)) / np.bincount(mode))[mode]
     return None
 
 
