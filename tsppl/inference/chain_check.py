@@ -26,8 +26,8 @@ class ChainCheck(NamedTuple):
         log_density: ``(chains,)``, mean over the draws of the log joint density, in nats.
         spread: ``(chains,)``, its standard deviation over the draws.
         mode: int ``(chains,)``, 0 for the chains of greatest density.
-        weights: ``(chains,)``, stacking weights of the modes, shared evenly by their chains; None if terms of the steps are not known, or conditional on an explicit
-            sequence or on explicit labels.
+        weights: ``(chains,)``, stacking weights of the modes, shared evenly by their chains; None if terms of the
+            steps are not known, or conditional on an explicit sequence or on explicit labels.
         problems: sentences; empty if nothing was found.
     """
 
@@ -136,7 +136,10 @@ def _about_modes(level, mode):
 
 
 def _weights(model, draws, args, kwargs, trace, mode):
-    """Stacking weights of the modes, shared evenly by the chains of each; None if terms are not known, or conditional on explicit sequences or labels."""
+    """Stacking weights of the modes, shared evenly by the chains of each.
+
+    None if terms are not known, or conditional on explicit sequences or labels.
+    """
     names = observed_sites(trace)
     explicit = any(not site.observed for site in sequence_sites(trace).values())
     explicit |= any(site["fn"].support.is_discrete for site in latent_sites(trace).values())
