@@ -137,6 +137,17 @@ def test_glm_hmm_finds_states_weights_and_bits(tmp_path):
 
 
 @pytest.mark.slow
+def test_semi_markov_finds_how_long_bouts_last(tmp_path):
+    printed = printed_by(TUTORIALS / "semi_markov.py", "--quick", folder=tmp_path)
+    for state, truth in enumerate((11, 4)):
+        _, mean, low, high, _ = map(float, re.search(rf"mean, state {state} +([\d. ]+)", printed)[1].split())
+        assert low - 1.5 < truth < high + 1.5
+    semi, ordinary = (float(x) for x in re.findall(r"log-likelihood (-[\d.]+)", printed))
+    assert semi > ordinary
+    assert is_figure(tmp_path / "semi_markov.png")
+
+
+@pytest.mark.slow
 def test_songbird_finds_two_types_of_sequences_as_in_the_file(tmp_path, monkeypatch):
     """Neurons come in random order; the file's order is that of another method, which found two sequences as well."""
     need_data("songbird_spikes.txt", monkeypatch)
