@@ -45,6 +45,16 @@ def test_nile():
     assert checksum(volumes) == 4416548
 
 
+def test_beaver():
+    temperature, active, times = datasets.beaver()
+    assert temperature.shape == active.shape == times.shape == (100,)
+    assert active.sum() == 62
+    assert (np.diff(times) == np.timedelta64(10, "m")).all()
+    assert times[-1] == np.datetime64("1990-11-04T02:00")
+    assert temperature[active == 0].mean() == pytest.approx(37.09684, abs=1e-5)
+    assert temperature[active == 1].mean() == pytest.approx(37.90306, abs=1e-5)
+
+
 @pytest.mark.parametrize("load", [datasets.earthquakes, datasets.hamilton_gnp, datasets.nile])
 def test_callers_cannot_spoil_each_other(load):
     values, _ = load()

@@ -146,7 +146,24 @@ MISTAKES = {
     "zero for a positive family": (
         lambda: hmm(dist.Gamma(2.0, jnp.ones(K))).log_prob(np.array([1.0, 0.0, 1, 1, 1, 1])),
         ValueError,
-        "step 1 .value 0.0.*no mass at 0",
+        "step 1 .value 0.0.*Gamma has no mass at 0: wrap it, tsd.ZeroInflated",
+    ),
+    "an angle in degrees in one of several streams": (
+        lambda: hmm(tsd.Streams(step=dist.Gamma(2.0, jnp.ones(K)), turn=tsd.WrappedCauchy(0.0, 0.5))).log_prob(
+            np.stack([np.ones(T), 45.0 * np.arange(T)], -1)
+        ),
+        ValueError,
+        "step 1, channel 1 .value 45.0.*WrappedCauchy.*degrees",
+    ),
+    "zero inflation of counts": (
+        lambda: tsd.ZeroInflated(dist.Poisson(1.0), 0.5),
+        ValueError,
+        "base is a Poisson.*ZeroInflatedDistribution",
+    ),
+    "a negative rate": (
+        lambda: tsd.transition_probs_from_rates(jnp.array([[0.0, -1.0], [2.0, 0.0]]), jnp.ones(2)),
+        ValueError,
+        "rates has the entry -1.0",
     ),
     "value of the wrong shape": (lambda: hmm().log_prob(COUNTS[:-1]), ValueError, r"\(5,\).*event shape \(6,\)"),
     "value of another batch": (

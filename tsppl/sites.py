@@ -180,6 +180,8 @@ def _with_series_masked(distribution, mask):
     else:
         trailing = entries.ndim - time_axis_of_mask(entries.shape, distribution.event_shape)
         masked.observed_mask = entries & mask.reshape(mask.shape + (1,) * trailing)
+    if getattr(distribution, "known_states", None) is not None:
+        masked.known_states = jnp.where(mask[..., None], distribution.known_states, -1)
     return masked
 
 

@@ -1,6 +1,7 @@
 """Small classical series, as NumPy arrays, series that other packages ship, and point patterns that are downloaded."""
 
 from tsppl.datasets.classical import (
+    beaver as beaver,
     earthquakes as earthquakes,
     hamilton_gnp as hamilton_gnp,
     nile as nile,

@@ -33,6 +33,34 @@ NILE = """
 874 848 890 744 749 838 1050 918 986 797 923 975 815 1020 906 901 1170 912 746 919 718 714 740
 """
 
+BEAVER = """
+36.58 36.73 36.93 37.15 37.23 37.24 37.24 36.9 36.95 36.89 36.95 37 36.9 36.99 36.99 37.01 37.04 37.04 37.14 37.07
+36.98 37.01 36.97 36.97 37.12 37.13 37.14 37.15 37.17 37.12 37.12 37.17 37.28 37.28 37.44 37.51 37.64 37.51 37.98 38.02
+38 38.24 38.1 38.24 38.11 38.02 38.11 38.01 37.91 37.96 38.03 38.17 38.19 38.18 38.15 38.04 37.96 37.84 37.83 37.84
+37.74 37.76 37.76 37.64 37.63 38.06 38.19 38.35 38.25 37.86 37.95 37.95 37.76 37.6 37.89 37.86 37.71 37.78 37.82 37.76
+37.81 37.84 38.01 38.1 38.15 37.92 37.64 37.7 37.46 37.41 37.46 37.56 37.55 37.75 37.76 37.73 37.77 38.01 38.04 38.07
+"""
+
+
+def beaver() -> tuple[Float64[np.ndarray, "100"], Int32[np.ndarray, "100"], Shaped[np.ndarray, "100"]]:
+    """Body temperature of a beaver every ten minutes, and whether it was active outside its retreat.
+
+    Returns:
+        `(temperature, active, times)`, all of shape (100,): degrees Celsius by telemetry, 0 or 1, and the time as
+        datetime64, from 09:30 on 3 November 1990 to 02:00 on the next day.
+
+    Source:
+        P. S. Reynolds, "Time-series analyses of beaver body temperatures", in N. Lange et al. (editors), "Case Studies in
+        Biometry" (1994), 211-228; the second of two animals, ``beaver2`` of R.
+
+    Example:
+        >>> temperature, active, times = beaver()
+        >>> temperature[0], int(active.sum()), times[0]
+        (np.float64(36.58), 62, np.datetime64('1990-11-03T09:30'))
+    """
+    times = np.datetime64("1990-11-03T09:30") + 10 * np.arange(100)
+    return _read(BEAVER, np.float64), (np.arange(100) >= 38).astype(np.int32), times
+
 
 def earthquakes() -> tuple[Int32[np.ndarray, "107"], Int32[np.ndarray, "107"]]:
     """Yearly number of major earthquakes in the world, 1900 to 2006.

@@ -115,10 +115,10 @@ class SwitchingAutoregression(MarkovSwitching):
         return (value if entries is None else jnp.where(entries, value, 0)), entries
 
     def scored_steps(self, value):
-        """Observed steps all of whose lags were observed: bool ``(..., T)``."""
+        """Observed steps all of whose lags were observed, and steps whose state is known: bool ``(..., T)``."""
         lead = jnp.shape(value)[: jnp.ndim(value) - self.event_dim]
         shape = jnp.broadcast_shapes(lead, self.batch_shape) + (self.num_steps,)
-        return jnp.broadcast_to(self._scored(), shape)
+        return jnp.broadcast_to(self._scored_or_known(self._scored(), self._first_state), shape)
 
     def _whole_steps(self):
         entries = self.observed_entries()
@@ -171,7 +171,7 @@ class SwitchingAutoregression(MarkovSwitching):
             log_likelihoods = log_likelihoods.at[..., self.num_lags - 1, :].set(block)
         scored = self._scored()
         log_likelihoods = jnp.where(scored[..., None], log_likelihoods, 0.0)[..., self._first_state :, :]
-        return self._log_initial, self._log_transition_given(value), log_likelihoods
+        return self._log_initial, self._log_transition_given(value), self._restricted(log_likelihoods)
 
     def _step_log_likelihoods(self, value, entries):
         """Log density of every step given its lags, ``(..., T, K)``; ``entries`` were observed."""
@@ -236,6 +236,11 @@ class SwitchingAutoregression(MarkovSwitching):
                 "cannot be sampled: pass initial=, or use forecast(key, value, num_steps)"
             )
         state_key, initial_key, key = random.split(key, 3)
+        if self.known_states is not None:
+            raise NotImplementedError(
+                f"{type(self).__name__} with known_states cannot be sampled from its beginning: leave known_states out, or "
+                "use forecast(key, value, num_steps)"
+            )
         sample_shape, num_lags = tuple(sample_shape), self.num_lags
         lead = sample_shape + self.batch_shape
         first = random.categorical(state_key, self._log_initial, shape=lead).astype(jnp.int32)
@@ -319,6 +324,11 @@ class SwitchingAutoregression(MarkovSwitching):
             NotImplementedError: for other noise, more state paths, transitions that depend on the series, or a joint
                 ``initial`` of several lags.
         """
+        if self.known_states is not None:
+            raise NotImplementedError(
+                "there are no exact left-out terms with known_states; log_prob_steps gives one-step-ahead terms, which "
+                "answer another question"
+            )
         num_paths = self.num_states ** (self.num_lags + 1)
         if num_paths > MAX_LEFT_OUT_PATHS:
             raise NotImplementedError(

@@ -46,6 +46,9 @@ class AutoregressiveHMM(SwitchingAutoregression):
         time_varying: names of the arguments that carry a time axis, of ``("transition_probs", "weights", "noise")``.
         mask: True = observed, ``(..., T)`` or ``(..., T, N)``.
         lengths: int ``(...,)``, where series end before ``T``.
+        known_states: int ``(..., T)``, the state where it was observed and -1 where not; ``log_prob`` is then the density
+            of the series and the known states together, and all answers are given them. Steps before the chain starts
+            have no state, and their labels are not used.
         method: ``"auto"``, ``"sequential"``, ``"chunked"`` or ``"parallel"``: how states are summed out, exactly by all.
 
     Raises:
@@ -77,6 +80,7 @@ class AutoregressiveHMM(SwitchingAutoregression):
         time_varying=(),
         mask=None,
         lengths=None,
+        known_states=None,
         method="auto",
         validate_args=None,
     ):
@@ -117,6 +121,7 @@ class AutoregressiveHMM(SwitchingAutoregression):
             rows=num_steps,
             time_varying=varying,
         )
+        batches |= self._store_known_states(known_states, num_states, num_steps)
         distributions, self.num_conditioned = check_noise_and_start(
             self.noise,
             self.initial,

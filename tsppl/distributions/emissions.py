@@ -294,6 +294,23 @@ def series_support(emission, *, time_varying):
 
 def check_support(emission, value, observed, *, time_varying, locate):
     """Raise if a concrete observed entry is possible in no state, and say which, where, and the likely reason."""
+    if hasattr(emission, "separate"):
+        width = value.shape[-1]
+        for stream, place in emission.separate():
+
+            def locate_in_stream(wrong, place=place):
+                whole = np.zeros(wrong.shape[: value.ndim - 1] + (width,), bool)
+                whole[..., place] = wrong
+                return locate(whole)
+
+            check_support(
+                stream,
+                value[..., place],
+                observed[..., place],
+                time_varying=time_varying,
+                locate=locate_in_stream,
+            )
+        return
     if emission.support is None or not is_concrete(_support_leaves(emission.support)):
         return
     event_dim = emission.event_dim

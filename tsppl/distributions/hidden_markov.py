@@ -1,7 +1,8 @@
 """The hidden Markov model as a distribution over the observed series."""
 
+from functools import partial
+
 import jax.numpy as jnp
-import numpy as np
 from jax import random
 from numpyro.distributions import constraints
 
@@ -21,7 +22,6 @@ from tsppl.distributions.shapes import (
     broadcast_batches,
     check_time_varying,
     emission_batch,
-    is_concrete,
     split_keys,
 )
 
@@ -46,9 +46,10 @@ class HiddenMarkov(MarkovSwitching):
         mask: True = observed. ``(..., T)``, or ``(..., T) + emission event`` for entries missing on their own, where
             the emission's components are independent or jointly Gaussian. Masked entries may hold anything.
         lengths: int ``(...,)``, number of steps of each series, where they end before ``T``.
-        known_states: int ``(..., T)``: the state where it is known (an animal that was watched, a labelled recording), -1
-            where it is not. A known state counts as observed at its step: ``log_prob`` is the joint log density of the
-            values and of the known states, and every answer about states agrees with them. Draws by ``sample`` do not.
+        known_states: int ``(..., T)``: the state where it was observed (an animal that was watched, a labelled recording),
+            -1 where it was not. ``log_prob`` is then the density of the observed values and the known states together,
+            ``log p(y, z_known)``, and each step's term holds its observation and its label; draws, paths, marginals and
+            forecasts are given the known states. Labels of masked steps count; those after the end of a series do not.
         method: ``"auto"``, ``"sequential"``, ``"chunked"`` or ``"parallel"``: how states are summed out, exactly by all.
 
     Raises:
@@ -63,7 +64,7 @@ class HiddenMarkov(MarkovSwitching):
     [0, 0, 1, 1]
     """
 
-    pytree_data_fields = ("emission", "known_states")
+    pytree_data_fields = ("emission",)
     arg_constraints = {}
 
     def __init__(
@@ -82,7 +83,6 @@ class HiddenMarkov(MarkovSwitching):
         method="auto",
         validate_args=None,
     ):
-        self.known_states = None if known_states is None else jnp.asarray(known_states)
         self.emission = as_distribution("emission", emission)
         time_varying = check_time_varying(
             "HiddenMarkov", time_varying, ("emission", "transition_probs", "transition_logits")
@@ -95,6 +95,7 @@ class HiddenMarkov(MarkovSwitching):
             num_steps=num_steps,
             time_varying=time_varying,
         )
+        batches |= self._store_known_states(known_states, num_states, num_steps)
         batches["emission"] = emission_batch(
             "emission", self.emission, num_states, num_steps=num_steps, time_varying=varying
         )
@@ -115,29 +116,6 @@ class HiddenMarkov(MarkovSwitching):
             lengths=lengths,
             validate_args=validate_args,
         )
-
-    def _other_batches(self, num_states, num_steps):
-        if self.known_states is None:
-            return {}
-        known = self.known_states
-        if not jnp.issubdtype(known.dtype, jnp.integer) or known.shape[-1:] != (num_steps,):
-            raise ValueError(
-                f"known_states is {known.dtype} of shape {known.shape}; it must be whole numbers of shape (..., {num_steps}), -1 "
-                "where the state is not known"
-            )
-        if is_concrete(known) and ((np.asarray(known) < -1) | (np.asarray(known) >= num_states)).any():
-            raise ValueError(
-                f"known_states goes from {known.min()} to {known.max()}; it must be from 0 to {num_states - 1}, or -1 where "
-                "the state is not known"
-            )
-        return {"known_states": known.shape[:-1]}
-
-    def _extended(self, num_steps):
-        longer = super()._extended(num_steps)
-        if self.known_states is not None:
-            padding = [(0, 0)] * (self.known_states.ndim - 1) + [(0, num_steps)]
-            longer.known_states = jnp.pad(self.known_states, padding, constant_values=-1)
-        return longer
 
     @constraints.dependent_property
     def support(self):
@@ -170,11 +148,7 @@ class HiddenMarkov(MarkovSwitching):
             entry_observed=entries,
         )
         shape = log_likelihoods.shape[:-1] + (self.num_states,)
-        log_likelihoods = jnp.broadcast_to(log_likelihoods, shape)
-        if self.known_states is None:
-            return log_likelihoods
-        known = self.known_states[..., None]
-        return jnp.where((known < 0) | (known == jnp.arange(self.num_states)), log_likelihoods, -jnp.inf)
+        return self._restricted(jnp.broadcast_to(log_likelihoods, shape))
 
     def _cdf_given_states(self, value):
         pair = emission_cdf(self.emission, value, self.observed_entries(), time_varying="emission" in self.time_varying)
@@ -188,20 +162,25 @@ class HiddenMarkov(MarkovSwitching):
         """Steps of which the value or the state was observed: bool ``(..., T)``."""
         lead = jnp.shape(value)[: jnp.ndim(value) - self.event_dim]
         shape = jnp.broadcast_shapes(lead, self.batch_shape) + (self.num_steps,)
-        observed = self.observed_steps()
-        return jnp.broadcast_to(observed if self.known_states is None else observed | (self.known_states >= 0), shape)
+        return jnp.broadcast_to(self._scored_or_known(self.observed_steps()), shape)
 
     def sample_with_latents(self, key, sample_shape=()):
-        """Draw ``(value, {"states": ...})`` together."""
+        """Draw ``(value, {"states": ...})`` together, given the known states."""
         states_key, emission_key = random.split(key)
         sample_shape = tuple(sample_shape)
-        signature = "(),(k),(s,k,k)->(t)" if self._transitions_vary else "(),(k),(k,k)->(t)"
+        chain = "(),(k),(s,k,k)" if self._transitions_vary else "(),(k),(k,k)"
+        arrays = (split_keys(states_key, sample_shape + self.batch_shape), self._log_initial, self._log_transition)
+        if self.known_states is None:
 
-        def core(key, log_initial, log_transition):
-            return messages.simulate_path(key, log_initial, log_transition, self.num_steps)
+            def core(key, log_initial, log_transition):
+                return messages.simulate_path(key, log_initial, log_transition, self.num_steps)
 
-        keys = split_keys(states_key, sample_shape + self.batch_shape)
-        path = jnp.vectorize(core, signature=signature)(keys, self._log_initial, self._log_transition)
+            path = jnp.vectorize(core, signature=f"{chain}->(t)")(*arrays)
+        else:
+            draw = partial(messages.sample_path, method=self.method)
+            possible = self._restricted(jnp.zeros((self.num_steps, self.num_states), self._log_transition.dtype))
+            possible = possible if self._state_index is None else possible[..., self._state_index]
+            path = jnp.vectorize(draw, signature=f"{chain},(t,k)->(t)")(*arrays, possible)
         states = self._reported_states(path)
         value = sample_emissions(
             self.emission,

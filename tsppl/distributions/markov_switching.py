@@ -15,6 +15,7 @@ from tsppl.distributions.shapes import (
     check_not_nan,
     check_probabilities,
     choose_parameter,
+    is_concrete,
     parameter_batch,
     split_keys,
 )
@@ -88,11 +89,62 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
     it), ``_state_index`` says which state each state of the chain is.
     """
 
-    pytree_data_fields = MarkovChainParameters.pytree_data_fields
+    pytree_data_fields = (*MarkovChainParameters.pytree_data_fields, "known_states")
+    known_states = None
     _state_index = None
 
     def _potentials(self, value):
         raise NotImplementedError
+
+    def _store_known_states(self, known_states, num_states, num_steps):
+        """Store and check states that were observed; returns their batch shape by name."""
+        if known_states is None:
+            return {}
+        self.known_states = jnp.asarray(known_states)
+        if self.known_states.shape[-1:] != (num_steps,):
+            raise ValueError(f"known_states has shape {self.known_states.shape}; it must end in num_steps, {num_steps}")
+        if not jnp.issubdtype(self.known_states.dtype, jnp.integer):
+            raise TypeError(
+                f"known_states must be integers, -1 where a state is not known, not {self.known_states.dtype}"
+            )
+        if is_concrete(self.known_states):
+            states = np.asarray(self.known_states)
+            wrong = (states < -1) | (states >= num_states)
+            if wrong.any():
+                index = tuple(int(i) for i in np.argwhere(wrong)[0])
+                raise ValueError(
+                    f"known_states is {states[index]} at index {index}; states are 0 to {num_states - 1}, and -1 where "
+                    "the state is not known"
+                )
+        return {"known_states": self.known_states.shape[:-1]}
+
+    def _known(self):
+        """Known states ``(..., T)``, -1 where not known and after the end of a series; None if none is."""
+        if self.known_states is None or self.lengths is None:
+            return self.known_states
+        within = jnp.arange(self.num_steps) < self.lengths[..., None]
+        return jnp.where(within, self.known_states, -1)
+
+    def _restricted(self, log_likelihoods):
+        """``log_likelihoods`` of the last steps, ``(..., T', K)``, with ``-inf`` in states that are known not to be."""
+        known = self._known()
+        if known is None:
+            return log_likelihoods
+        known = known[..., self.num_steps - log_likelihoods.shape[-2] :, None]
+        possible = (known < 0) | (known == jnp.arange(log_likelihoods.shape[-1]))
+        return jnp.where(possible, log_likelihoods, -jnp.inf)
+
+    def _scored_or_known(self, scored, first=0):
+        """``scored``, and the steps from ``first`` on whose state is known."""
+        known = self._known()
+        return scored if known is None else scored | ((known >= 0) & (jnp.arange(self.num_steps) >= first))
+
+    def _extended(self, num_steps):
+        longer = super()._extended(num_steps)
+        if self.known_states is not None:
+            padding = [(0, 0)] * (self.known_states.ndim - 1) + [(0, num_steps)]
+            longer.known_states = jnp.pad(self.known_states, padding, constant_values=-1)
+        return longer
 
     def _other_batches(self, num_states, num_steps):
         """Batch shapes, by name, of the arguments that a subclass adds to its base's."""

@@ -43,6 +43,9 @@ class SALT(SwitchingAutoregression):
         time_varying: names of the arguments that carry a time axis, of ``("transition_probs", "noise")``.
         mask: True = observed, ``(..., T)`` or ``(..., T, N)``.
         lengths: int ``(...,)``, where series end before ``T``.
+        known_states: int ``(..., T)``, the state where it was observed and -1 where not; ``log_prob`` is then the density
+            of the series and the known states together, and all answers are given them. Steps before the chain starts
+            have no state, and their labels are not used.
         method: ``"auto"``, ``"sequential"``, ``"chunked"`` or ``"parallel"``: how states are summed out, exactly by all.
 
     Raises:
@@ -76,6 +79,7 @@ class SALT(SwitchingAutoregression):
         time_varying=(),
         mask=None,
         lengths=None,
+        known_states=None,
         method="auto",
         validate_args=None,
     ):
@@ -99,6 +103,7 @@ class SALT(SwitchingAutoregression):
                 ".to_event(1), or use AutoregressiveHMM"
             )
         batches |= self._check_factors(num_states, step_shape[0], num_steps)
+        batches |= self._store_known_states(known_states, num_states, num_steps)
         distributions, self.num_conditioned = check_noise_and_start(
             self.noise,
             self.initial,

@@ -53,6 +53,12 @@ class Streams(Distribution):
     def _scalar(self):
         return tuple(stream.event_dim == 0 for stream in self.streams)
 
+    def separate(self):
+        """Pairs of a stream and the place of its entries in the event: a number for a scalar stream, else a slice."""
+        ends = [sum(self._sizes()[: i + 1]) for i in range(len(self.streams))]
+        places = zip(self.streams, self._sizes(), ends, strict=True)
+        return [(stream, slice(end - size, end) if stream.event_dim else end - 1) for stream, size, end in places]
+
     def _split(self, array):
         return _split(array, self._sizes(), self._scalar())
 

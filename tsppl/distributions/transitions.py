@@ -1,9 +1,12 @@
 """Transition probabilities of hidden Markov chains: where they settle, from rates in continuous time, and sticky priors."""
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.linalg import expm
 from jaxtyping import Array, Float
+
+from tsppl.distributions.shapes import is_concrete
 
 
 def stationary_probs(transition_probs) -> Float[Array, "*batch K"]:
@@ -39,12 +42,20 @@ def transition_probs_from_rates(rates, intervals) -> Float[Array, "*batch K K"]:
     Returns:
         ``(..., T-1, K, K)``.
 
+    Raises:
+        ValueError: if a rate of a move or an interval is negative.
+
     >>> import jax.numpy as jnp, tsppl.distributions as tsd
     >>> rates = jnp.array([[0.0, 1.0], [3.0, 0.0]])
     >>> tsd.transition_probs_from_rates(rates, jnp.array([0.0, 50.0]))[:, 0].round(3).tolist()
     [[1.0, 0.0], [0.75, 0.25]]
     """
     rates, intervals = jnp.asarray(rates), jnp.asarray(intervals)
+    apart = ~np.eye(rates.shape[-1], dtype=bool)
+    if is_concrete(rates, intervals) and ((np.asarray(rates) < 0) & apart).any():
+        raise ValueError(f"rates has the entry {np.asarray(rates)[..., apart].min()}: rates of moves are not negative")
+    if is_concrete(rates, intervals) and (np.asarray(intervals) < 0).any():
+        raise ValueError(f"intervals has the entry {np.asarray(intervals).min()}: are the times sorted?")
     away = jnp.where(jnp.eye(rates.shape[-1], dtype=bool), 0.0, rates)
     generator = away - jnp.eye(rates.shape[-1]) * away.sum(-1)[..., None]
     probs = expm(generator[..., None, :, :] * intervals[..., None, None])

@@ -48,7 +48,7 @@ def _rows(data, states):
         return inputs, outputs, jnp.where(scored, states, -1).reshape(-1)
     if type(distribution) is not HiddenMarkov or len(distribution.event_shape) != 2:
         raise NotConjugateError(f"no regression is known for a {type(distribution).__name__} of this event")
-    scored = distribution.scored_steps(value)
+    scored = jnp.broadcast_to(distribution.observed_steps(), states.shape)
     outputs = jnp.where(scored[..., None], value, 0).reshape(-1, distribution.event_shape[-1])
     return jnp.ones((len(outputs), 1), outputs.dtype), outputs, jnp.where(scored, states, -1).reshape(-1)
 
