@@ -116,6 +116,8 @@ def test_movement_finds_behaviours_and_what_temperature_does(tmp_path):
     assert is_figure(tmp_path / "movement.png")
     assert is_figure(tmp_path / "movement_stays.png")
     assert is_figure(tmp_path / "movement_residuals.png")
+    assert int(re.search(r"activity as seen at (\d+)%", printed)[1]) >= 85
+    assert is_figure(tmp_path / "movement_beaver.png")
     mean, deviation = map(float, re.search(r"of the steps: mean (\S+), deviation (\S+)", printed).groups())
     assert (mean, deviation) == pytest.approx((0, 1), abs=0.15)
 

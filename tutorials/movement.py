@@ -25,7 +25,13 @@ from numpyro.infer import MCMC, NUTS
 import tsppl
 import tsppl.distributions as tsd
 from tsppl.inference import find_start, starting_params
-from tsppl.plots import plot_dwell_times, plot_pseudo_residuals, plot_state_densities, plot_transition_curves
+from tsppl.plots import (
+    plot_dwell_times,
+    plot_pseudo_residuals,
+    plot_regime_probability,
+    plot_state_densities,
+    plot_transition_curves,
+)
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
 parser.add_argument("--quick", action="store_true", help="shorter tracks and fewer draws")
@@ -185,4 +191,50 @@ axes[0].figure.savefig("movement_residuals.png", dpi=150)
 print(
     f"pseudo-residuals of the steps: mean {np.nanmean(residuals[..., 0]):.2f}, deviation {np.nanstd(residuals[..., 0]):.2f}"
 )
-print("figures: movement.png, movement_stays.png, movement_residuals.png")
+
+# %%
+# A real animal: body temperature of a beaver every ten minutes, and whether it was seen to be active. Temperature drifts, so
+# each state is an autoregression of one lag. Nothing is told of its activity but at both ends.
+
+celsius, active, times = tsppl.datasets.beaver()
+known = np.where((np.arange(100) < 6) | (np.arange(100) >= 94), active, -1)
+
+
+def beaver(celsius, num_steps):
+    level = numpyro.sample("level", dist.Normal(jnp.array([37.0, 38.0]), 0.3).to_event(1))
+    lag = numpyro.sample("lag", dist.Uniform(0.0, 0.95))
+    scale = numpyro.sample("scale", dist.HalfNormal(0.3))
+    stay = numpyro.sample("stay", dist.Beta(20.0, 1.0).expand([2]).to_event(1))
+    rows = jnp.stack([jnp.stack([stay[0], 1 - stay[0]]), jnp.stack([1 - stay[1], stay[1]])])
+    noise = dist.Normal((1 - lag) * level, scale)
+    series = tsd.AutoregressiveHMM(
+        jnp.full(2, 0.5), rows, jnp.broadcast_to(lag, (2, 1)), noise, num_steps=num_steps, known_states=known
+    )
+    numpyro.sample("celsius", series, obs=celsius)
+
+
+mcmc = MCMC(
+    NUTS(beaver),
+    num_warmup=num_draws,
+    num_samples=num_draws,
+    num_chains=2,
+    chain_method="vectorized",
+    progress_bar=False,
+)
+mcmc.run(random.key(4), celsius, 100)
+probs = tsppl.posterior_latents(random.key(5), beaver, mcmc, celsius, 100, what="marginals", num_draws=100)["celsius"][
+    "state_probs"
+]
+probs = np.asarray(probs).reshape(-1, 100, 2).mean(0)[:, 1]
+found = (probs > 0.5) == active
+print(f"beaver: activity as seen at {found[6:94].mean():.0%} of the steps between")
+figure, (above, below) = plt.subplots(2, 1, figsize=(8, 4.4), sharex=True, height_ratios=[2, 1], layout="constrained")
+above.plot(times, celsius, "k.-", linewidth=0.8, markersize=4)
+above.axvspan(times[active == 1][0], times[-1], color="0.88", linewidth=0, label="seen active")
+above.set_ylabel("body temperature (C)")
+above.legend(loc="upper left", fontsize="small")
+plot_regime_probability(times, probs, shaded=[(times[active == 1][0], times[-1])], name="activity", ax=below)
+below.get_legend().remove()
+below.set_xlabel("day and hour, November 1990")
+figure.savefig("movement_beaver.png", dpi=150)
+print("figures: movement.png, movement_stays.png, movement_residuals.png, movement_beaver.png")
