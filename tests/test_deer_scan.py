@@ -412,6 +412,10 @@ def test_linear_recurrences(shape, reverse, method):
     [
         ({"init": 1}, TypeError, "init has dtype int"),
         ({"f": lambda x, _: ((x, x), x)}, TypeError, "same structure"),
+        ({"f": lambda x, _: x}, TypeError, "must return a pair .* returns a ShapeDtypeStruct"),
+        ({"f": lambda x, _: (x, x, x)}, TypeError, "must return a pair .* a tuple of 3"),
+        ({"tol": -1.0}, ValueError, "tol must be a positive number"),
+        ({"max_iters": 0}, ValueError, "max_iters must be a positive whole number"),
         ({"f": lambda x, _: (jnp.ones(2), x), "init": jnp.ones(3)}, TypeError, "shapes and dtypes"),
         ({"solver": "deer"}, ValueError, "solver must be one of"),
         ({"xs": None}, ValueError, "pass length"),

@@ -87,3 +87,52 @@ def test_support_and_bad_input():
     assert not series("gaussian").support.is_discrete
     with pytest.raises(ValueError, match=r"to_event\(1\)"):
         tsd.RecurrentSeries(transition, jnp.zeros(UNITS), lambda h: dist.Normal(READOUT @ h, 1.0), num_steps=T)
+
+
+def test_wrong_shapes_are_named():
+    law = series("poisson")
+    value = law.sample(random.key(0))
+    for wrong in (value[:-1], jnp.concatenate([value, value]), value[:, :1]):
+        with pytest.raises(ValueError, match="must end in the event shape"):
+            law.log_prob(wrong)
+    with pytest.raises(ValueError, match="states are those of one series"):
+        law.states(jnp.stack([value, value]))
+    with pytest.raises(ValueError, match=r"inputs has shape \(8,\)"):
+        tsd.RecurrentSeries(transition, jnp.zeros(UNITS), EMISSIONS["poisson"], num_steps=T, inputs=INPUTS[:8])
+    with pytest.raises(ValueError, match="solver must be one of"):
+        series("poisson", solver="deer")
+    with pytest.raises(TypeError, match="must be a NumPyro distribution"):
+        tsd.RecurrentSeries(transition, jnp.zeros(UNITS), lambda h: READOUT @ h, num_steps=T, inputs=INPUTS)
+
+
+def test_one_step_terms_and_forecasts_of_a_users_model():
+    def model(value, inputs, num_steps):
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        emission = lambda h: dist.Normal(READOUT @ h, scale).to_event(1)  # noqa: E731
+        law = tsd.RecurrentSeries(transition, jnp.zeros(UNITS), emission, num_steps=num_steps, inputs=inputs)
+        numpyro.sample("y", law, obs=value)
+
+    value = series("gaussian").sample(random.key(4))
+    draws = {"scale": jnp.full(3, 1e-4)}
+    found = tsppl.log_likelihood(model, draws, value, INPUTS, T, kind="one-step", batch_ndims=1)["y"]
+    assert found.terms.shape == (3, T)
+    assert found.scored.shape == (T,)
+    with pytest.raises(NotImplementedError, match="no exact left-out terms"):
+        tsppl.log_likelihood(model, draws, value, INPUTS, T, batch_ndims=1)
+    future = {"value": None, "inputs": INPUTS, "num_steps": T}
+    ahead = tsppl.forecast(
+        random.key(5), model, draws, 2, value[: T - 2], INPUTS[: T - 2], T - 2, future=future, batch_ndims=1
+    )["y"]["value"]
+    h = series("gaussian").states(jnp.concatenate([value[: T - 2], jnp.zeros((2, CHANNELS))]))
+    assert_allclose(ahead[:, 0], jnp.broadcast_to(READOUT @ h[T - 2], (3, CHANNELS)), atol=1e-3)
+
+
+def test_plate_makes_several_series_of_one_law():
+    value = series("gaussian").sample(random.key(6), (2,))
+
+    def model():
+        with numpyro.plate("series", 2):
+            numpyro.sample("y", series("gaussian"), obs=value)
+
+    density = log_density(model, (), {}, {})[0]
+    assert_allclose(density, series("gaussian").log_prob(value).sum())

@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 
-from tsppl.recurrence import deer_scan
+from tsppl.recurrence.deer_scan import check_solver, deer_scan
 from tsppl.recurrence.lanes import shift
 
 
@@ -48,7 +48,7 @@ class NonlinearDynamics(dist.TransformedDistribution):
         initial = jnp.asarray(initial)
         if initial.ndim != 1:
             raise ValueError(
-                f"initial has shape {initial.shape}; it must be one state, (D,): batch models by a plate or vmap"
+                f"initial has shape {initial.shape}; it must be one state, (D,); for several series use a vmap of its log_prob"
             )
         shape = (num_steps, initial.size)
         try:
@@ -65,10 +65,15 @@ class NonlinearDynamics(dist.TransformedDistribution):
                 )
         row = jax.tree.map(lambda leaf: leaf[0], inputs)
         image = jax.eval_shape(transition, initial, row)
+        if not hasattr(image, "shape"):
+            raise TypeError(
+                f"transition returns a {type(image).__name__}; it must return the next state, of shape (D,), alone"
+            )
         if image.shape != initial.shape:
             raise ValueError(
                 f"transition returns shape {image.shape} for a state of shape {initial.shape}: make them equal"
             )
+        check_solver(solver)
         noise = dist.Normal(jnp.zeros((), scale.dtype), 1).expand(shape).to_event(2)
         transform = NoiseToTrajectory(transition, initial, scale, inputs, solver)
         super().__init__(noise, transform, validate_args=validate_args)

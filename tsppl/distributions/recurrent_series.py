@@ -2,14 +2,16 @@
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jax import lax
 from numpyro.distributions import constraints
 
-from tsppl.recurrence import deer_scan
+from tsppl.distributions.emissions import as_distribution
+from tsppl.distributions.sequence import SequenceDistribution
+from tsppl.distributions.shapes import split_keys
+from tsppl.recurrence.deer_scan import check_solver, deer_scan
 
 
-class RecurrentSeries(dist.Distribution):
+class RecurrentSeries(SequenceDistribution):
     """Series ``y_1 .. y_T`` with ``y_t ~ emission(h_t)`` and ``h_t = transition(h_{t-1}, y_{t-1}, u_t)``.
 
     The states are functions of the past, so the density of an observed series is exact: all states are found at once by
@@ -27,9 +29,12 @@ class RecurrentSeries(dist.Distribution):
         solver: of :func:`tsppl.recurrence.deer_scan`.
 
     Raises:
-        ValueError: if the emission has a batch.
+        ValueError: if the emission has a batch, inputs do not have ``T`` rows, or there is no such solver.
+        TypeError: if the emission returns no distribution.
 
-    The event shape is ``(T,)`` and that of the emission. Batch models by a plate over ``vmap``.
+    The event shape is ``(T,)`` and that of the emission. A plate makes several series of one law. For a law of each series
+    score them by ``numpyro.factor("y", jax.vmap(lambda h, y: RecurrentSeries(...).log_prob(y))(starts, values).sum())``.
+    Steps cannot be masked, and there are no exact left-out terms, but one-step-ahead terms and forecasts.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, tsppl
     >>> params = tsppl.recurrence.init_gru_cell(jax.random.key(0), num_inputs=1, num_units=3)
@@ -45,26 +50,45 @@ class RecurrentSeries(dist.Distribution):
     """
 
     has_rsample = False
+    arg_constraints = {}
 
     def __init__(self, transition, initial, emission, *, num_steps, inputs=None, solver="auto", validate_args=None):
         self.transition, self.initial, self.emission = transition, initial, emission
-        self.num_steps, self.inputs, self.solver = num_steps, inputs, solver
-        one = emission(initial)
+        self.inputs, self.solver = inputs, check_solver(solver)
+        for path, leaf in jax.tree.leaves_with_path(inputs):
+            if jnp.ndim(leaf) == 0 or leaf.shape[0] != num_steps:
+                name = "inputs" + jax.tree_util.keystr(path)
+                raise ValueError(
+                    f"{name} has shape {jnp.shape(leaf)}; its first axis must be time, of {num_steps} steps"
+                )
+        one = as_distribution("the emission of one state", emission(initial))
         if one.batch_shape:
             raise ValueError(
                 f"the emission of one state has batch shape {one.batch_shape}: make it one observation, by "
                 f".to_event({len(one.batch_shape)})"
             )
         self._support = constraints.independent(one.support, 1)
-        super().__init__((), (num_steps, *one.event_shape), validate_args=validate_args)
+        varying = () if inputs is None else ("inputs",)
+        self._initialize(
+            (), one.event_shape, num_steps=num_steps, time_varying=varying, method="auto", validate_args=validate_args
+        )
 
     @property
     def support(self):
         """That of the emission, at every step."""
         return self._support
 
+    @property
+    def _series(self):
+        """Signature of one series."""
+        return "(" + ",".join(["t", *(f"e{axis}" for axis in range(len(self.event_shape) - 1))]) + ")"
+
     def states(self, value):
-        """``h_1 .. h_T`` given the series: a tree like ``initial`` with a leading time axis."""
+        """``h_1 .. h_T`` given one series: a tree like ``initial`` with a leading time axis."""
+        if jnp.shape(value) != self.event_shape:
+            raise ValueError(
+                f"value has shape {jnp.shape(value)}; states are those of one series, {self.event_shape}: use jax.vmap"
+            )
         previous = jnp.concatenate([jnp.zeros_like(value[:1]), value[:-1]])
 
         def step(state, row):
@@ -73,36 +97,53 @@ class RecurrentSeries(dist.Distribution):
 
         return deer_scan(step, self.initial, (previous, self.inputs), solver=self.solver)[1]
 
+    def scored_steps(self, value):
+        """All steps, or those before the end of a series: bool ``(..., T)``."""
+        lead = jnp.shape(value)[: jnp.ndim(value) - self.event_dim]
+        shape = jnp.broadcast_shapes(lead, self.batch_shape) + (self.num_steps,)
+        return jnp.broadcast_to(self.observed_steps(), shape)
+
     def log_prob_steps(self, value):
         """``log p(y_t | y_<t)``, ``(..., T)``."""
+        value = self.check_value(value)
 
         def terms(value):
             return jax.vmap(lambda state, y: self.emission(state).log_prob(y))(self.states(value), value)
 
-        event = ",".join(["t", *(f"e{axis}" for axis in range(len(self.event_shape) - 1))])
-        return jnp.vectorize(terms, signature=f"({event})->(t)")(jnp.asarray(value))
+        found = jnp.vectorize(terms, signature=f"{self._series}->(t)")(value)
+        return jnp.where(self.scored_steps(value), found, 0.0)
 
     def log_prob(self, value, intermediates=None):
         """Log density of the series, the sum of :meth:`log_prob_steps`."""
         return self.log_prob_steps(value).sum(-1)
 
-    def sample(self, key, sample_shape=()):
-        """Draw series, step by step: ``sample_shape + (T, ...)``."""
+    def sample_with_latents(self, key, sample_shape=()):
+        """Draw ``(series, {})``, step by step; the states are functions of the series."""
+        shape = tuple(sample_shape) + self.batch_shape
+        value = jnp.zeros(shape + self.event_shape, self.emission(self.initial).sample(key).dtype)
+        return self._continue(key, value, jnp.zeros(shape, int)), {}
 
-        def draw(key):
+    def _completion(self, key, value):
+        ends = self.num_steps if self.lengths is None else self.lengths
+        shape = jnp.broadcast_shapes(value.shape[: value.ndim - self.event_dim], self.batch_shape)
+        value = jnp.broadcast_to(value, shape + self.event_shape)
+        return self._continue(key, value, jnp.broadcast_to(ends, shape)), {}
+
+    def _continue(self, key, value, num_given):
+        """Draw the steps from ``num_given`` on."""
+
+        def one(key, value, num_given):
             def step(carry, row):
                 state, previous = carry
-                key, x = row
+                t, key, x, given = row
                 state = self.transition(state, previous, x)
-                y = self.emission(state).sample(key)
+                y = jnp.where(t < num_given, given, self.emission(state).sample(key).astype(given.dtype))
                 return (state, y.astype(previous.dtype)), y
 
             # Observations are fed back as numbers, whatever their type.
             nothing = jnp.zeros(self.event_shape[1:], jnp.result_type(float))
-            rows = jax.random.split(key, self.num_steps), self.inputs
+            rows = jnp.arange(self.num_steps), jax.random.split(key, self.num_steps), self.inputs, value
             return lax.scan(step, (self.initial, nothing), rows)[1]
 
-        keys = jax.random.split(key, sample_shape)
-        for _ in sample_shape:
-            draw = jax.vmap(draw)
-        return draw(keys)
+        keys = split_keys(key, num_given.shape)
+        return jnp.vectorize(one, signature=f"(),{self._series},()->{self._series}")(keys, value, num_given)

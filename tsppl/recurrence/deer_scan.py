@@ -158,6 +158,10 @@ def deer_scan(
     xs = jax.tree.map(jnp.asarray, xs)
     num_steps = _num_steps(xs, length)
     _check_options(solver, on_failure, jacobian, damping, guess, num_chunks, window)
+    if isinstance(tol, int | float) and not tol > 0:
+        raise ValueError(f"tol must be a positive number, not {tol!r}")
+    if isinstance(max_iters, int | float) and (max_iters != int(max_iters) or max_iters < 1):
+        raise ValueError(f"max_iters must be a positive whole number, not {max_iters!r}")
     if num_steps == 0 or not jax.tree.leaves(init) or (solver == "scan" and not return_info):
         carry, ys = lax.scan(f, init, xs, num_steps, reverse, unroll)
         return (carry, ys, _info_of_loop(jnp.nan)) if return_info else (carry, ys)
@@ -341,9 +345,19 @@ def _num_steps(xs, length):
     return lengths.pop()
 
 
-def _check_options(solver, on_failure, jacobian, damping, guess, num_chunks, window):
+def check_solver(solver):
+    """``solver``, if there is one of that name.
+
+    Raises:
+        ValueError: otherwise.
+    """
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {SOLVERS}, not {solver!r}")
+    return solver
+
+
+def _check_options(solver, on_failure, jacobian, damping, guess, num_chunks, window):
+    check_solver(solver)
     if on_failure not in ("scan", "nan"):
         raise ValueError(f'on_failure must be "scan" or "nan", not {on_failure!r}')
     if not callable(jacobian) and jacobian not in ("products", "hutchinson", "pairs"):

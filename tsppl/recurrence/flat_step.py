@@ -59,7 +59,13 @@ def flat_step(f, init, xs) -> FlatStep:
 def _like_result(f, init, row):
     """``init`` with weakly typed leaves cast as ``f`` returns them, as ``lax.scan`` does."""
     init = jax.tree.map(jnp.asarray, init)
-    carry = jax.eval_shape(f, init, row)[0]
+    result = jax.eval_shape(f, init, row)
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise TypeError(
+            f"f must return a pair (carry, y), as the body of jax.lax.scan does; it returns a {type(result).__name__}"
+            + (f" of {len(result)}" if isinstance(result, tuple | list) else "")
+        )
+    carry = result[0]
     if jax.tree.structure(carry) != jax.tree.structure(init):
         return init
     return jax.tree.map(lambda leaf, new: leaf.astype(new.dtype) if leaf.weak_type else leaf, init, carry)
@@ -76,7 +82,7 @@ def _check_carry(init, carry):
         if given.shape != returned.shape or given.dtype != returned.dtype:
             raise TypeError(
                 f"{name} is {given.dtype}{list(given.shape)}, but f returns {returned.dtype}{list(returned.shape)} in "
-                "its place: make f return a carry of the shapes and dtypes that it is given"
+                f"its place: make f return a carry of the shapes and dtypes that it is given, or init {returned.dtype}"
             )
         if not jnp.issubdtype(given.dtype, jnp.floating):
             raise TypeError(
