@@ -5,9 +5,30 @@ A cluster is a set of points with one common cause, an event, whose parameters (
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import erfc
 
 from tsppl.conjugate.windows import contains, log_volume, uniform_position
+
+
+def check_positive(name, array):
+    """Raise if a concrete array has an entry below zero; zero itself and NaN come from proposals that samplers reject."""
+    if isinstance(array, jax.core.Tracer):
+        return
+    lowest = np.min(np.asarray(array))
+    if lowest < 0:
+        raise ValueError(f"{name} has the entry {lowest}; it must be above 0")
+
+
+def check_probabilities(name, array):
+    """Raise unless the rows of a concrete array are probabilities."""
+    if isinstance(array, jax.core.Tracer):
+        return
+    sums = np.asarray(array).sum(-1)
+    if not (np.min(array) >= 0 and np.abs(sums - 1).max() < 1e-4):
+        raise ValueError(
+            f"{name} must be probabilities, each row of sum 1; sums are from {sums.min():.6g} to {sums.max():.6g}"
+        )
 
 
 class Cluster:
@@ -35,6 +56,9 @@ class Cluster:
     """
 
     position_shape = ()
+
+    def check_marks(self, points):
+        """Raise if concrete points have marks that no cluster of the family can make."""
 
     @property
     def point_shape(self):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import random
 
 from tsppl.conjugate.centres import centre_mass, draw_centre, log_centre_mass
-from tsppl.conjugate.cluster import Cluster, log_volume, uniform_position
+from tsppl.conjugate.cluster import Cluster, check_positive, log_volume, uniform_position
 
 EDGES = ("exact", "ignored")
 
@@ -55,6 +55,7 @@ class GaussianCluster(Cluster):
                 f"scale has shape {self.scale.shape}; pass a number for points on a line, or an array of shape (D,) with "
                 "one standard deviation for each dimension"
             )
+        check_positive("scale", self.scale)
 
     @property
     def position_shape(self):

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import random
 from jax.scipy.special import logsumexp
 
 from tsppl.conjugate.centres import centre_mass, draw_centre, log_centre_mass
-from tsppl.conjugate.cluster import Cluster, log_volume, uniform_position
+from tsppl.conjugate.cluster import Cluster, check_positive, check_probabilities, log_volume, uniform_position
 from tsppl.conjugate.gaussian_cluster import check_edges
 
 
@@ -50,7 +51,7 @@ class SequenceCluster(Cluster):
         edges: ``"exact"``: sequences start inside the window; ``"ignored"``: as in published code.
 
     Raises:
-        ValueError: if shapes differ.
+        ValueError: if shapes differ, probabilities do not sum to one, or widths or warps are not positive.
 
     >>> import jax, jax.numpy as jnp, tsppl.distributions as tsd
     >>> cluster = tsd.SequenceCluster(
@@ -89,11 +90,28 @@ class SequenceCluster(Cluster):
         if warps.ndim != 1 or jnp.shape(warp_probs) != warps.shape:
             raise ValueError(f"warps has shape {warps.shape} and warp_probs {jnp.shape(warp_probs)}; both must be (W,)")
         self.edges = check_edges(edges)
+        check_positive("widths", widths)
+        check_positive("warps", warps)
+        probs = {"type_probs": type_probs, "neuron_probs": neuron_probs, "warp_probs": warp_probs}
+        for name, array in (probs | {"background_probs": background_probs}).items():
+            check_probabilities(name, array)
         arrays = (type_probs, neuron_probs, offsets, widths, background_probs, warps, warp_probs)
         self._store(tuple(jnp.asarray(array) for array in arrays))
 
     position_shape = ()
     point_shape = (2,)
+
+    def check_marks(self, points):
+        """Raise unless the neurons of concrete points are whole numbers from 0 to ``M - 1``."""
+        if isinstance(points, jax.core.Tracer) or not len(points):
+            return
+        neurons, num_neurons = np.asarray(points)[..., 1], self.neuron_probs.shape[1]
+        wrong = (neurons != np.floor(neurons)) | (neurons < 0) | (neurons >= num_neurons)
+        if wrong.any():
+            raise ValueError(
+                f"point {int(wrong.argmax())} has neuron {neurons[wrong.argmax()]:g}; neurons are whole numbers from 0 to "
+                f"{num_neurons - 1}, in the second column, after the time"
+            )
 
     def positions(self, points):
         """Times of spikes."""

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import random
@@ -17,6 +18,7 @@ from tsppl.distributions.neyman_scott_simulation import PointPattern, simulate_p
 from tsppl.distributions.neyman_scott_sites import ClusteredPoints, ClusterLabels, PointCount
 from tsppl.distributions.point_process import PointProcess
 from tsppl.distributions.poisson_process import PoissonLike
+from tsppl.distributions.shapes import is_concrete
 from tsppl.messages.compound_poisson import MANY_EVENTS
 
 NEGLIGIBLE_CONCENTRATION = 1e-20
@@ -80,6 +82,8 @@ class NeymanScott:
             )
         if jnp.shape(event_rate):
             raise ValueError(f"event_rate has shape {jnp.shape(event_rate)}; it must be a number, the same everywhere")
+        if is_concrete(event_rate) and not event_rate > 0:
+            raise ValueError(f"event_rate is {event_rate}; it must be above 0, in events per unit of the window")
         _check_background(background_rate, window)
         if isinstance(window, Polygon) and getattr(cluster, "edges", None) != "ignored":
             raise NotImplementedError(
@@ -196,13 +200,19 @@ class NeymanScott:
             num_points: how many to draw; drawn too if None, which works outside of ``jit`` only.
 
         Raises:
-            ValueError: if the shape of ``points`` does not fit, or the number of points would have to be drawn in ``jit``.
+            ValueError: if the shape of ``points`` does not fit, one is NaN or has marks of no cluster, or the number of points would have to be drawn in ``jit``.
         """
         if points is not None:
             points, shape = jnp.asarray(points), self.cluster.point_shape
             if points.ndim != 1 + len(shape) or points.shape[1:] != shape:
                 wanted = "(N" + "".join(f", {size}" for size in shape) + ("," if not shape else "") + ")"
                 raise ValueError(f"points has shape {points.shape}; the shape {wanted} is needed")
+            points = points.astype(jnp.result_type(points, float))
+            if is_concrete(points) and np.isnan(points).any():
+                raise ValueError(
+                    f"point {int(np.isnan(np.asarray(points)).reshape(len(points), -1).any(1).argmax())} is NaN: leave such points out"
+                )
+            self.cluster.check_marks(points)
             num_points = len(points)
         count = numpyro.sample(f"{name}_count", self.count(largest=num_points), obs=num_points)
         if num_points is None:
@@ -346,6 +356,10 @@ def _check_background(background_rate, window):
             raise ValueError(
                 f"background_rate has shape {jnp.shape(background_rate)}; it must be a number, the same everywhere, or a "
                 "process such as PiecewisePoissonProcess(rates, edges)"
+            )
+        if is_concrete(background_rate) and not background_rate >= 0:
+            raise ValueError(
+                f"background_rate is {background_rate}; it must be 0 or above, in points per unit of the window"
             )
         return
     if not isinstance(background_rate, PoissonLike):

@@ -276,9 +276,12 @@ class LabelGibbs(MCMCKernel):
             alone = jnp.argmax(jnp.isfinite(process.log_background(points)))
             others = jnp.maximum(singles - 1, 0), jnp.where(singles == alone, -1, singles - (singles > alone))
             found = [tuple(map(float, difference(labels))) for labels in (singles, *others)]
+            # A process made outside of the model keeps the precision it was made in.
+            leaves = [leaf for leaf in jax.tree.leaves(process) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+            tolerance = 1e-9 if all(jnp.asarray(leaf).dtype == jnp.float64 for leaf in leaves) else 1e-5
         for (first, _), (second, size) in zip(found[:-1], found[1:], strict=True):
             # Not a number, so not compared, where all points are impossible in the background.
-            if abs(first - second) > 1e-9 * (1 + size):
+            if abs(first - second) > tolerance * (1 + size):
                 raise ValueError(
                     f"between two sets of labels the model's joint density changes by {second - first:.3g} nats more than "
                     f"that of the process: the model uses {self.labels_site!r} elsewhere too, so the block cannot draw it"
