@@ -35,7 +35,7 @@ def run_in_chunks(
             trust.
         chunk_size: steps of each chain between two checkpoints, a multiple of ``mcmc.thinning``.
         extra_fields, init_params: as for ``MCMC.run``.
-        progress_bar: whether to show the steps done.
+        progress_bar: whether to show the steps done, if ``mcmc`` shows them at all.
         **kwargs: keyword arguments of the model.
 
     Returns:
@@ -70,7 +70,7 @@ def run_in_chunks(
     total = mcmc.num_warmup + whole
     mcmc.progress_bar = False
     try:
-        with tqdm(total=total, initial=min(done, total), disable=not progress_bar, unit="step") as progress:
+        with tqdm(total=total, initial=min(done, total), disable=not (progress_bar and bar), unit="step") as progress:
             progress.set_description("compiling")
             if saved:
                 state = _from_host(saved["state"])

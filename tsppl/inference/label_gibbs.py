@@ -81,7 +81,8 @@ class LabelGibbs(MCMCKernel):
         site: name of the observed points.
         backend: ``"jax"``: sweeps run wherever JAX does. ``"numba"``: on one core of the CPU, many times faster, for
             :class:`GaussianCluster` and :class:`SequenceCluster`; points in any order, at a cost of the clusters nearby each,
-            in space too, or of all with ``method="serial"``. Chains that are vectorized are swept one after the other.
+            in space too, or of all with ``method="serial"``. Chains under ``chain_method=jax.vmap`` are swept one after the
+            other.
         method: ``"serial"``: one point after the other, at a cost of all clusters each, exact. ``"chunked"``: for points
             sorted by time, chunks of time side by side, at a cost of the clusters nearby; neglects what is farther than
             ``reach``. ``"auto"``: chunked for points in time when there are more than 200.
@@ -97,6 +98,9 @@ class LabelGibbs(MCMCKernel):
         start: ``"neighbours"``: start from clusters of points that are near each other, or from the first labels of the
             chain (``"given"``), as they are passed in ``init_params`` or drawn from the prior.
         check: False leaves the comparison of densities out.
+
+    Several chains run with ``MCMC(..., chain_method=jax.vmap)`` or ``"sequential"``; NumPyro's Gibbs refuses ``"vectorized"``.
+    What the last sweep did is in the block's state: ``extra_fields=("block_states.0.overflow", "block_states.0.accepted")``.
 
     >>> import numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
     >>> from numpyro.infer import MCMC, NUTS, Gibbs
