@@ -92,7 +92,7 @@ inside = np.mean((np.quantile(ahead, 0.05, 0) < after) & (after < np.quantile(ah
 error = np.abs(np.median(ahead, 0) - after).mean()
 print(f"forecast of {len(after)} months: mean error of the median {error:.2f} ppm, {inside:.0%} inside the 90 % bands")
 
-shown = slice(num_steps - 96, num_steps)
+shown = slice(max(num_steps - 96, 0), num_steps)
 if quick:
     figure, below = plt.subplots(figsize=(9, 3.2), layout="constrained")
 else:
