@@ -117,7 +117,7 @@ for row, (model, mcmc) in zip(axes, fits.items(), strict=True):
 
     simulated = jax.vmap(simulate)(random.split(random.key(3), len(draws["gap"])), draws)
     stays = tsppl.dwell_times(states, 2)
-    plot_dwell_times(stays, simulated=tsppl.dwell_times(simulated, 2), largest=25, axes=row)
+    plot_dwell_times(stays, simulated=tsppl.dwell_times(simulated, 2), label="in the data", largest=25, axes=row)
     row[0].set_ylabel(f"{model.__name__.replace('_', '-')}\nshare of stays")
 figure.savefig("semi_markov.png", dpi=150)
 print("figure: semi_markov.png")

@@ -54,12 +54,13 @@ def plot_state_densities(values, grid, densities, *, weights=None, names=None, x
     return ax
 
 
-def plot_dwell_times(stays, *, simulated=None, names=None, unit="steps", largest=None, axes=None):
+def plot_dwell_times(stays, *, simulated=None, label="decoded", names=None, unit="steps", largest=None, axes=None):
     """Draw how often stays of each length occur, beside those of data simulated by the model.
 
     Args:
         stays: list of int arrays, one for each state, as from :func:`tsppl.dwell_times` of decoded states.
         simulated: the same of series drawn from the model: their mean shares are drawn as a line.
+        label: what ``stays`` are, for the legend.
         names: names of the states.
         unit: of the time axis.
         largest: longest stay shown; that of the data by default.
@@ -81,9 +82,7 @@ def plot_dwell_times(stays, *, simulated=None, names=None, unit="steps", largest
         own = np.asarray(stays[state])
         top = largest or (int(own.max()) if len(own) else 1)
         steps = np.arange(1, top + 1)
-        ax.bar(
-            steps, (own == steps[:, None]).mean(-1) if len(own) else 0 * steps, color=color, alpha=0.6, label="decoded"
-        )
+        ax.bar(steps, (own == steps[:, None]).mean(-1) if len(own) else 0 * steps, color=color, alpha=0.6, label=label)
         if simulated is not None:
             share = (np.asarray(simulated[state]) == steps[:, None]).mean(-1)
             ax.plot(steps, share, ".-", color="black", linewidth=0.8, label="simulated by the model")
