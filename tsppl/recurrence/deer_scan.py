@@ -110,7 +110,8 @@ def deer_scan(
               (multiple shooting);
             - ``"newton"``: Newton's method with full Jacobians (DEER), ``O(T n^2)`` memory;
             - ``"quasi"``: with diagonal ones, or blocks, ``O(T n)`` memory;
-            - ``"elk"``, ``"quasi-elk"``: both with damping, for recurrences on which they overshoot;
+            - ``"elk"``, ``"quasi-elk"``: both with damping, for recurrences on which they overshoot; ``"elk"`` smooths ``n x n``
+              matrices at every step, which above some ten dimensions costs far more than the loop;
             - ``"picard"``, ``"jacobi"``: fixed-point iterations with identity and zero in the Jacobian's place;
             - ``"auto"``: ``"chunked"`` on a CPU for float32 states of at most 16 numbers where steps are many and
               costly enough, and on other devices; otherwise ``"scan"``.
