@@ -21,7 +21,11 @@ from tsppl.export import to_arviz as to_arviz
 from tsppl.forecast import complete as complete, forecast as forecast
 from tsppl.frames import Sequences as Sequences, sequences as sequences, to_frame as to_frame
 from tsppl.future_scores import FutureScores as FutureScores, leave_future_out as leave_future_out
-from tsppl.held_out import held_out_log_prob as held_out_log_prob, thin as thin
+from tsppl.held_out import (
+    held_out_log_prob as held_out_log_prob,
+    region_log_prob as region_log_prob,
+    thin as thin,
+)
 from tsppl.latents import posterior_latents as posterior_latents
 from tsppl.model_check import ModelCheck as ModelCheck, check_model as check_model
 from tsppl.pseudo_residuals import PseudoResiduals as PseudoResiduals, residuals as residuals

@@ -10,6 +10,7 @@ from scipy import sparse
 from tsppl.distributions import ClusteredPoints
 from tsppl.draws import as_draws, map_draws
 from tsppl.messages import canonical_labels, cluster_sizes
+from tsppl.messages.compound_poisson import BACKGROUND
 from tsppl.sites import checked_trace, replay
 
 BATCH = 64
@@ -255,7 +256,7 @@ def _event_table(key, site, num_rows):
     row_of_label = jnp.argsort(order).astype(jnp.int32)
     return {
         "num_clusters": jnp.sum(sizes > 0, dtype=jnp.int32),
-        "num_background": jnp.sum(labels < 0, dtype=jnp.int32),
+        "num_background": jnp.sum(labels == BACKGROUND, dtype=jnp.int32),
         "labels": jnp.where(labels < 0, -1, row_of_label[jnp.maximum(labels, 0)]),
         "size": sizes[rows],
         "amplitude": padded(amplitudes),

@@ -1,4 +1,4 @@
-"""Scores of a Neyman-Scott process on points that were held out at random."""
+"""Scores of a Neyman-Scott process on points that were held out: at random, or in regions."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from jax.scipy.special import logsumexp
+from jax.scipy.special import gammaln, logsumexp
 
 MOST_EMPTY = 100_000
 
@@ -59,7 +59,8 @@ def held_out_log_prob(key, process, labels, kept, held_out, prob) -> HeldOutScor
     estimate of the predictive density of ``held_out``, for draws from the posterior of the points kept.
 
     Compare with other models on the same points; points without clusters at a rate ``r``:
-    ``tsd.PoissonProcess(r, window).thinned(prob).log_prob(held_out)``.
+    ``tsd.PoissonProcess(r, window).thinned(prob).log_prob(held_out)``. Points with marks need a density of marks too: for
+    spikes add ``jnp.log(neuron_probs)[neurons].sum()``, and call it with the times alone.
 
     Args:
         key: random key.
@@ -85,6 +86,65 @@ def held_out_log_prob(key, process, labels, kept, held_out, prob) -> HeldOutScor
     labels = jnp.asarray(labels)
     if labels.ndim != 2 or labels.shape[1] != len(kept):
         raise ValueError(f"labels has shape {labels.shape}; draws for the {len(kept)} points kept are (S, {len(kept)})")
+    num_empty = _checked_num_empty(process, labels, prob)
+
+    def score(process, key, labels):
+        events, amplitudes = process.thinned(1 - prob).sample_events(key, labels, kept, num_empty=num_empty)
+        return process.given_events(events, amplitudes / (1 - prob)).thinned(prob).log_prob(held_out)
+
+    return _average(score, process, random.split(key, len(labels)), labels)
+
+
+def region_log_prob(key, process, labels, unseen, kept, held_out, regions) -> HeldOutScore:
+    """Log density of the points held out in some regions given those outside, averaged over posterior draws.
+
+    Given all events, points inside and outside are independent Poisson processes. So for each draw the events are drawn,
+    those without a point included, and the density of the points held out, in the order given, is averaged, as in
+    :func:`held_out_log_prob`. Draws are those of a model with ``process.sample(name, kept, unseen=regions)``.
+
+    Compare with constant rates on the same points: ``rates`` of shape ``(M,)`` for ``M`` neurons, points per unit of time,
+    have the log density ``log(rates)[neurons].sum() - (lengths[:, None] * regions.neurons * rates).sum()``, less
+    ``log N!`` as here, with ``lengths`` those of ``regions.boxes``.
+
+    Args:
+        key: random key.
+        process: as in :func:`held_out_log_prob`, but not thinned.
+        labels: posterior draws of ``<name>_labels``, ``(S, N + U)``.
+        unseen: posterior draws of ``<name>_unseen``, ``(S, U)`` and the shape of a point.
+        kept, held_out: as ``regions.split(points)`` returns them.
+        regions: :class:`~tsppl.distributions.Regions`.
+
+    Raises:
+        ValueError: if the draws do not fit the points kept, or the process, or a point held out is in no region.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, tsppl, tsppl.distributions as tsd
+    >>> process = tsd.NeymanScott(1.0, dist.Gamma(8.0, 1.0), tsd.GaussianCluster(0.1), 2.0, (0.0, 4.0))
+    >>> regions = tsd.Regions([[1.0, 2.0]])
+    >>> kept, held_out = regions.split(jnp.array([0.4, 1.2, 3.1]))
+    >>> labels, unseen = jnp.array([[-1, -1, -2], [-1, 0, -2]]), jnp.zeros((2, 1))  # draws of the posterior, really
+    >>> tsppl.region_log_prob(jax.random.key(3), process, labels, unseen, kept, held_out, regions).draws.shape
+    (2,)
+    """
+    labels, unseen = jnp.asarray(labels), jnp.asarray(unseen)
+    if labels.ndim != 2 or unseen.shape[:1] != labels.shape[:1] or labels.shape[1] != len(kept) + unseen.shape[1]:
+        raise ValueError(
+            f"labels has shape {labels.shape} and unseen {unseen.shape}; with {len(kept)} points kept draws are "
+            f"(S, {len(kept)} + U) and (S, U) and the shape of a point"
+        )
+    if not bool(regions.contains(held_out).all()):
+        raise ValueError(f"{int((~regions.contains(held_out)).sum())} points held out are in no region")
+    num_empty = _checked_num_empty(process, labels, 0.0)
+
+    def score(process, key, labels, unseen):
+        points = jnp.concatenate([jnp.asarray(kept, unseen.dtype), unseen])
+        given = process.given_events(*process.sample_events(key, labels, points, num_empty=num_empty))
+        return given.log_intensity(held_out).sum() - given.compensator(regions) - gammaln(len(held_out) + 1.0)
+
+    return _average(score, process, random.split(key, len(labels)), labels, unseen)
+
+
+def _checked_num_empty(process, labels, prob):
+    """Slots for events without a point kept, for all draws."""
     varies = jnp.ndim(process.event_rate) == 1
     if varies and len(process.event_rate) != len(labels):
         raise ValueError(f"there are {len(process.event_rate)} draws of the process and {len(labels)} of the labels")
@@ -94,18 +154,20 @@ def held_out_log_prob(key, process, labels, kept, held_out, prob) -> HeldOutScor
             f"the process expects some {num_empty:.3g} events without a point kept, and each of them would be drawn: use one "
             "with fewer events of larger amplitude, and no Dirichlet process"
         )
-    num_empty = int(num_empty)
+    return int(num_empty)
 
-    def score(key_and_labels, process):
-        key, labels = key_and_labels
-        events, amplitudes = process.thinned(1 - prob).sample_events(key, labels, kept, num_empty=num_empty)
-        return process.given_events(events, amplitudes / (1 - prob)).thinned(prob).log_prob(held_out)
 
-    inputs = random.split(key, len(labels)), labels
-    if varies:
-        draws = jax.jit(lambda inputs, process: lax.map(lambda both: score(*both), (inputs, process)))(inputs, process)
-    else:
-        draws = jax.jit(lambda inputs, process: lax.map(lambda one: score(one, process), inputs))(inputs, process)
+def _average(score, process, *inputs):
+    """Scores of all draws, of which the process may have one each, and the log of their mean."""
+    varies = jnp.ndim(process.event_rate) == 1
+
+    @jax.jit
+    def scores(process, inputs):
+        if varies:
+            return lax.map(lambda both: score(both[0], *both[1]), (process, inputs))
+        return lax.map(lambda one: score(process, *one), inputs)
+
+    draws = scores(process, inputs)
     total = logsumexp(draws)
     return HeldOutScore(total - jnp.log(len(draws)), draws, jnp.exp(2 * total - logsumexp(2 * draws)))
 

@@ -14,6 +14,7 @@ from tsppl.conjugate.matrix_normal_inverse_wishart import (
     regression_posterior as regression_posterior,
     regression_statistics as regression_statistics,
 )
+from tsppl.conjugate.regions import Regions as Regions, random_regions as random_regions
 from tsppl.conjugate.sequence_cluster import SequenceCluster as SequenceCluster
 from tsppl.conjugate.sequence_counts import SequenceCounts as SequenceCounts, sequence_counts as sequence_counts
 from tsppl.conjugate.transition_rows import (

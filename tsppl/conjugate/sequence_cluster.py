@@ -200,11 +200,12 @@ class SequenceCluster(Cluster):
         log_density = jax.scipy.stats.norm.logpdf(point[0], mean, warp * self.widths[event.type, neuron])
         return log_density + jnp.log(self.neuron_probs[event.type, neuron])
 
-    def mass(self, event, window):
-        """Share of the spikes of a sequence that fall into a stretch of time."""
+    def mass(self, event, window, neurons=None):
+        """Share of the spikes of a sequence that fall into a stretch of time, of some ``neurons`` (bool ``(M,)``) or all."""
         warp = self.warps[event.warp]
         mean, width = event.time + warp * self.offsets[event.type], warp * self.widths[event.type]
-        return self.neuron_probs[event.type] @ centre_mass(window, mean, width)
+        probs = self.neuron_probs[event.type]
+        return (probs if neurons is None else probs * neurons) @ centre_mass(window, mean, width)
 
     def _store(self, arrays):
         self.type_probs, self.neuron_probs, self.offsets, self.widths, *others = arrays

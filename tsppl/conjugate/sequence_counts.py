@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+BACKGROUND = -1
+
 
 class SequenceCounts(NamedTuple):
     """Sufficient statistics of the parameters of sequences.
@@ -26,7 +28,7 @@ def sequence_counts(cluster, labels, points, events, occupied, origins) -> Seque
 
     Args:
         cluster: a :class:`SequenceCluster`.
-        labels: int ``(N,)``, -1 for background.
+        labels: int ``(N,)``, -1 for background, -2 for a slot without a spike.
         points: ``(N, 2)``, times and neurons.
         events: the event of each label, with leading axis ``(K,)``; times are relative to ``origins``.
         occupied: bool ``(K,)``: whether there is a spike with this label.
@@ -45,6 +47,6 @@ def sequence_counts(cluster, labels, points, events, occupied, origins) -> Seque
     mean = total(delays) / jnp.maximum(spikes, 1)
     scatter = total((delays - mean[jnp.minimum(row, shape[0] - 1), neurons]) ** 2)
     types = jnp.zeros(shape[0], delays.dtype).at[jnp.where(occupied, events.type, shape[0])].add(1.0, mode="drop")
-    column = jnp.where(is_clustered, shape[1], neurons)
+    column = jnp.where(labels == BACKGROUND, neurons, shape[1])
     background = jnp.zeros(shape[1], delays.dtype).at[column].add(1.0, mode="drop")
     return SequenceCounts(types, background, spikes, mean, scatter)

@@ -7,7 +7,9 @@ from tsppl.conjugate import (
     GaussianInverseWishartCluster as GaussianInverseWishartCluster,
     Intervals as Intervals,
     Polygon as Polygon,
+    Regions as Regions,
     SequenceCluster as SequenceCluster,
+    random_regions as random_regions,
 )
 from tsppl.distributions import kl as kl
 from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM as AutoregressiveHMM
@@ -43,6 +45,7 @@ from tsppl.distributions.neyman_scott_sites import (
     ClusterLabels as ClusterLabels,
     PointCount as PointCount,
 )
+from tsppl.distributions.neyman_scott_unseen import UnseenPoints as UnseenPoints
 from tsppl.distributions.nonlinear_dynamics import NonlinearDynamics as NonlinearDynamics
 from tsppl.distributions.point_process import PointProcess as PointProcess
 from tsppl.distributions.poisson_process import (

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
+from tsppl.conjugate.regions import Regions
 from tsppl.conjugate.windows import as_box
 from tsppl.distributions.poisson_process import PoissonLike
 
@@ -54,7 +55,9 @@ class ClusterIntensity(PoissonLike):
         return jax.nn.sigmoid(background - clustered)
 
     def compensator(self, window=None):
-        """Points expected in all, or in a box; exact where the cluster's ``mass`` is."""
+        """Points expected in all, or in a box or :class:`Regions`; exact where the cluster's ``mass`` is."""
+        if isinstance(window, Regions):
+            return self._expected_in(window).sum()
         expected = self.process.expected_background_in(window)
         if window is None:
             return expected + self.amplitudes.sum()
@@ -63,14 +66,34 @@ class ClusterIntensity(PoissonLike):
 
     def sample_point(self, key):
         """A point of one of the events, or of the background."""
-        choice_key, point_key, background_key = random.split(key, 3)
-        sources = jnp.append(self.amplitudes, self.process.expected_background)
-        chosen = random.categorical(choice_key, jnp.log(sources))
+        source_key, point_key = random.split(key)
+        return self.sample_point_of(point_key, self.sample_sources(source_key, 1)[0])
+
+    def sample_sources(self, key, number):
+        """Which events make ``number`` points, int ``(number,)``; the number of events ``K`` for the background."""
+        until = jnp.cumsum(jnp.append(self.amplitudes, self.process.expected_background))
+        uniform = random.uniform(key, (number,), until.dtype)
+        return jnp.searchsorted(until, uniform * until[-1], side="right").astype(jnp.int32).clip(0, len(until) - 1)
+
+    def sample_point_of(self, key, source):
+        """A point of one event, or of the background, as :meth:`sample_sources` numbers them."""
+        point_key, background_key = random.split(key)
         alone = self.process.sample_background(background_key)
         if not len(self.amplitudes):
             return alone
-        event = jax.tree.map(lambda array: array[jnp.minimum(chosen, len(self.amplitudes) - 1)], self.events)
-        return jnp.where(chosen == len(self.amplitudes), alone, self.process.cluster.sample_point(point_key, event))
+        event = jax.tree.map(lambda array: array[jnp.minimum(source, len(self.amplitudes) - 1)], self.events)
+        return jnp.where(source == len(self.amplitudes), alone, self.process.cluster.sample_point(point_key, event))
+
+    def _expected_in(self, regions):
+        """Points expected in each region, ``(Q,)``."""
+        cluster, boxes, neurons = self.process.cluster, regions.boxes, regions.neurons
+        background = jax.vmap(self.process.expected_background_in)(boxes)
+        if neurons is None:
+            masses = jax.vmap(jax.vmap(cluster.mass, (0, None)), (None, 0))(self.events, boxes)
+        else:
+            background = background * (neurons @ cluster.background_probs)
+            masses = jax.vmap(jax.vmap(cluster.mass, (0, None, None)), (None, 0, 0))(self.events, boxes, neurons)
+        return background + masses @ self.amplitudes
 
     def thinned(self, keep_prob):
         """The process of the points that are left when each is kept with this probability."""

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jax.scipy.special import gammaln
 from numpyro.distributions import Distribution, constraints
 
 from tsppl import messages
 from tsppl.distributions.shapes import is_concrete
+from tsppl.messages.compound_poisson import ABSENT, BACKGROUND
 
 
 class PointCount(Distribution):
@@ -61,14 +63,18 @@ class PointCount(Distribution):
 
 
 class _CanonicalLabels(constraints.Constraint):
-    """Labels numbered by first appearance, -1 for background."""
+    """Labels numbered by first appearance, -1 for background, -2 for empty slots, which only the last can be."""
 
     is_discrete = True
     event_dim = 1
 
+    def __init__(self, num_unseen=0):
+        self.num_unseen = num_unseen
+
     def __call__(self, value):
         def one(labels):
-            inside = (labels >= -1) & (labels < len(labels))
+            lowest = jnp.where(jnp.arange(len(labels)) < len(labels) - self.num_unseen, BACKGROUND, ABSENT)
+            inside = (labels >= lowest) & (labels < len(labels))
             return jnp.all(inside) & jnp.all(messages.canonical_labels(jnp.where(inside, labels, -1)) == labels)
 
         return jnp.vectorize(one, signature="(n)->()")(jnp.asarray(value))
@@ -77,13 +83,13 @@ class _CanonicalLabels(constraints.Constraint):
         return jnp.full_like(prototype, -1)
 
     def __eq__(self, other):
-        return isinstance(other, _CanonicalLabels)
+        return isinstance(other, _CanonicalLabels) and self.num_unseen == other.num_unseen
 
     def __hash__(self):
-        return hash(_CanonicalLabels)
+        return hash((_CanonicalLabels, self.num_unseen))
 
     def tree_flatten(self):
-        return (), ((), {})
+        return (), ((), {"num_unseen": self.num_unseen})
 
 
 class ClusterLabels(Distribution):
@@ -94,27 +100,40 @@ class ClusterLabels(Distribution):
     Args:
         process: a :class:`~tsppl.distributions.NeymanScott`.
         num_points: number of points ``N``.
+        num_unseen: slots for points that were not seen, ``S``: labels are then ``(N + S,)``, -2 where there is no point. How
+            many points there are is then random too, and part of the density.
     """
 
     arg_constraints = {}
     has_rsample = False
-    support = _CanonicalLabels()
     pytree_data_fields = ("process",)
-    pytree_aux_fields = ("num_points",)
+    pytree_aux_fields = ("num_points", "num_unseen")
 
-    def __init__(self, process, num_points, *, validate_args=None):
-        self.process, self.num_points = process, num_points
-        super().__init__((), (num_points,), validate_args=validate_args)
+    def __init__(self, process, num_points, *, num_unseen=0, validate_args=None):
+        self.process, self.num_points, self.num_unseen = process, num_points, num_unseen
+        super().__init__((), (num_points + num_unseen,), validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=1)
+    def support(self):
+        """Canonical labels."""
+        return _CanonicalLabels(self.num_unseen)
 
     def sample(self, key, sample_shape=()):
-        """Draw labels, int32 ``sample_shape + (N,)``."""
-
+        """Draw labels, int32 ``sample_shape + (N + S,)``; of seen points only, as if there were no others."""
         keys = random.split(key, int(np.prod(sample_shape)))
-        return _draw_labels(keys, self.num_points, self.process.rates).reshape(tuple(sample_shape) + (self.num_points,))
+        labels = _draw_labels(keys, self.num_points, self.process.rates)
+        labels = jnp.pad(labels, ((0, 0), (0, self.num_unseen)), constant_values=ABSENT)
+        return labels.reshape(tuple(sample_shape) + self.event_shape)
+
+    def all_background(self):
+        """Labels that put all points seen into the background, and none into the slots for others."""
+        return jnp.full(self.event_shape, BACKGROUND, jnp.int32).at[self.num_points :].set(ABSENT)
 
     def log_prob(self, value, intermediates=None):
         """Log probability of labels."""
         rates = self.process.rates
+        if self.num_unseen:
+            return jnp.vectorize(self._log_prob_with_unseen, signature="(n)->()")(jnp.asarray(value))
         log_count = messages.log_count_prob(self.num_points, *rates, largest=self.num_points)
         total = messages.log_label_total(self.num_points, log_count, *rates)
 
@@ -122,6 +141,14 @@ class ClusterLabels(Distribution):
             return messages.log_label_weight(labels, *rates) - total
 
         return jnp.vectorize(one, signature="(n)->()")(jnp.asarray(value))
+
+    def _log_prob_with_unseen(self, labels):
+        """Of labels and the number of unseen points, these as a set, beside seen points in the order given."""
+        events, concentration, rate, background = self.process.rates
+        log_empty = events * jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate))) - background
+        num_unseen = jnp.sum(labels[self.num_points :] != ABSENT)
+        orders = gammaln(self.num_points + 1.0) + gammaln(num_unseen + 1.0)
+        return messages.log_label_weight(labels, *self.process.rates) + log_empty - orders
 
 
 @partial(jax.jit, static_argnums=1)

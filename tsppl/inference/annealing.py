@@ -146,7 +146,7 @@ class _Heat(Messenger):
         if isinstance(fn, PointCount):
             msg["fn"] = PointCount(heat(fn.process, self._temperature), largest=fn.largest)
         elif isinstance(fn, ClusterLabels):
-            msg["fn"] = ClusterLabels(heat(fn.process, self._temperature), fn.num_points)
+            msg["fn"] = ClusterLabels(heat(fn.process, self._temperature), fn.num_points, num_unseen=fn.num_unseen)
         elif isinstance(fn, ClusteredPoints):
             msg["fn"] = ClusteredPoints(heat(fn.process, self._temperature), fn.labels)
 
@@ -171,7 +171,7 @@ def _background(model, key, args, kwargs):
     """Labels that put every point into the background, by site."""
     trace = handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
     return {
-        name: jnp.full(site["fn"].num_points, -1, jnp.int32)
+        name: site["fn"].all_background()
         for name, site in trace.items()
         if site["type"] == "sample" and isinstance(site["fn"], ClusterLabels)
     }

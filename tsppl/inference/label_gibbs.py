@@ -14,6 +14,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 
 from tsppl.distributions import ClusteredPoints, ClusterLabels
+from tsppl.distributions.neyman_scott_unseen import draw_unseen
 from tsppl.distributions.shapes import is_concrete
 from tsppl.inference.annealing import heat
 from tsppl.inference.conjugacy import exactly, in_double
@@ -27,20 +28,23 @@ from tsppl.messages import (
     sweep_labels_chunked,
     sweep_labels_numba,
 )
+from tsppl.messages.compound_poisson import ABSENT, BACKGROUND
 from tsppl.messages.label_sweep_numba import require_numba
 from tsppl.sites import latent_sites
 
 METHODS = ("auto", "serial", "chunked")
 BACKENDS = ("jax", "numba")
 OVERFLOW = (
-    "LabelGibbs lacked a slot for a cluster in this draw, or points are far from the first point of their cluster, so "
-    "clusters were kept from opening or points from moving: raise max_clusters or reach. state.overflow counts how often"
+    "LabelGibbs lacked a slot for a cluster or an unseen point in this draw, or points are far from the first point of their "
+    "cluster, so clusters were kept from opening or points from moving: raise max_clusters, num_unseen or reach. "
+    "state.overflow counts how often"
 )
 SHORT_REACH = (
     "the clusters have become wider than LabelGibbs was told: points no longer see all clusters that they may belong to, so "
     "draws are not exact. Pass a larger reach"
 )
 MANY_EMPTY = 20
+CERTAIN = 1e6
 ALL_BACKGROUND = (
     "LabelGibbs has put every point into the background for twenty draws. That can be the posterior, or a start from which "
     "no cluster opens: compare with annealing=(40.0, 20.0, 10.0, 5.0, 2.0), and look at the priors of amplitude and "
@@ -73,7 +77,9 @@ class LabelGibbs(MCMCKernel):
     and empty events are integrated out (Wang, Degleris, Williams and Linderman 2023, algorithm 1). Then splits and merges of
     whole clusters are proposed (Jain and Neal 2004). Other blocks, NUTS say, own the rates and the cluster's parameters.
 
-    The labels are ``<site>_labels`` of ``process.sample(site, points)``. Before the first sweep the model's own joint
+    The labels are ``<site>_labels`` of ``process.sample(site, points)``; with ``unseen`` regions the block draws the points in
+    there too, given all events (sweeps are then serial, or numba's), and owns both sites,
+    ``(block, [block.labels_site, block.unseen_site])``. Before the first sweep the model's own joint
     density is compared with that of the process: a model that uses the labels elsewhere is an error.
 
     Args:
@@ -158,42 +164,69 @@ class LabelGibbs(MCMCKernel):
         """Name of the site that the block owns."""
         return f"{self._site}_labels"
 
+    @property
+    def unseen_site(self):
+        """Name of the site of points in regions that were not seen, which the block owns too where there is one."""
+        return f"{self._site}_unseen"
+
     def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
         """Check the model, choose how to sweep, and find labels to start from."""
         kwargs = dict(model_kwargs or {})
-        if set(init_params or {}) != {self.labels_site}:
-            raise ValueError(f"the block draws {self.labels_site!r} alone; it was given {sorted(init_params or {})}")
+        if not {self.labels_site} <= set(init_params or {}) <= {self.labels_site, self.unseen_site}:
+            raise ValueError(
+                f"the block draws {self.labels_site!r}, and {self.unseen_site!r} where the model has it; it was given "
+                f"{sorted(init_params or {})}"
+            )
         rng_key, start_key = random.split(rng_key)
-        labels = jnp.asarray(init_params[self.labels_site]).astype(jnp.int32)
-        process, points = self._process({self.labels_site: labels}, model_args, kwargs)
+        values = {name: jnp.asarray(value) for name, value in init_params.items()}
+        labels = values[self.labels_site] = values[self.labels_site].astype(jnp.int32)
+        process, points, unseen = self._process(values, model_args, kwargs)
+        if unseen is not None and self.unseen_site not in values:
+            raise ValueError(
+                f"the block draws {self.unseen_site!r} with the labels: pass (block, [block.labels_site, block.unseen_site])"
+            )
         if self._check and len(labels) > 1:
-            self._compare(len(labels), model_args, kwargs)
+            self._compare(len(labels), values, model_args, kwargs)
         if self._backend == "numba":
             require_numba(process.cluster)
         else:
-            self._layout = self._choose_layout(process, points)
+            self._layout = self._choose_layout(process, points, unseen)
         if self._start == "neighbours" and len(labels):
-            labels = jax.jit(neighbouring_labels)(process, points)
+            num_seen = len(points) - (0 if unseen is None else unseen.num_slots)
+            if num_seen:
+                labels = labels.at[:num_seen].set(jax.jit(neighbouring_labels)(process, points[:num_seen]))
+            labels = labels.at[num_seen:].set(ABSENT)
         overflow, sweep = jnp.zeros((), jnp.int32), jax.jit(self._sweep)
         for key, temperature in zip(random.split(start_key, len(self._annealing)), self._annealing, strict=True):
             labels, more, _ = sweep(key, heat(process, temperature), labels, points)
             overflow += more
-        return self._state(labels, overflow, jnp.zeros((), jnp.int32), process, rng_key)
+        values[self.labels_site] = labels
+        return self._state(values, overflow, jnp.zeros((), jnp.int32), process, rng_key)
 
     def sample(self, state, model_args, model_kwargs):
-        """Sweeps, then splits and merges."""
-        rng_key, sweep_key = random.split(state.rng_key)
-        labels = state.z[self.labels_site]
-        process, points = self._process(state.z, model_args, dict(model_kwargs or {}))
+        """Points that were not seen; sweeps, each with splits and merges."""
+        rng_key, sweep_key, unseen_key = random.split(state.rng_key, 3)
+        values, overflow = dict(state.z), state.overflow
+        process, points, unseen = self._process(values, model_args, dict(model_kwargs or {}))
+        if unseen is not None:
+            labels = values[self.labels_site]
+            drawn = draw_unseen(unseen_key, process, labels, points, unseen.regions, unseen.num_slots)
+            points = jnp.concatenate([points[: len(points) - unseen.num_slots], drawn.unseen.astype(points.dtype)])
+            values = {
+                self.labels_site: drawn.labels,
+                self.unseen_site: drawn.unseen.astype(values[self.unseen_site].dtype),
+            }
+            overflow += drawn.overflow
 
         def sweep(labels, key):
             labels, *counts = self._sweep(key, process, labels, points)
             return labels, counts
 
-        labels, (missing, moves) = lax.scan(sweep, labels, random.split(sweep_key, self._num_sweeps))
-        overflow = state.overflow + missing.sum(dtype=jnp.int32)
+        keys = random.split(sweep_key, self._num_sweeps)
+        values[self.labels_site], (missing, moves) = lax.scan(sweep, values[self.labels_site], keys)
+        overflow += missing.sum(dtype=jnp.int32)
         accepted = state.accepted + moves.sum(dtype=jnp.int32)
-        new = self._state(labels, overflow, accepted, process, rng_key)
+        new = self._state(values, overflow, accepted, process, rng_key)
         _warn_where(new.overflow > state.overflow, OVERFLOW)
         _warn_where(new.reach_ratio < 1, SHORT_REACH)
         new = new._replace(num_empty=jnp.where(new.num_clusters == 0, state.num_empty + 1, 0))
@@ -203,10 +236,12 @@ class LabelGibbs(MCMCKernel):
     def _sweep(self, key, process, labels, points):
         """Labels, missing slots, accepted moves."""
         sweep_key, moves_key = random.split(key)
-        arguments = process.cluster, labels, points, process.window, process.rates
         if len(labels) == 0:
             return labels, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
-        log_background = process.log_background(points)
+        # To the sweeps an empty slot is a point that must be background, where it does not count.
+        is_empty = labels == ABSENT
+        log_background = jnp.where(is_empty, CERTAIN, process.log_background(points))
+        arguments = process.cluster, jnp.where(is_empty, BACKGROUND, labels), points, process.window, process.rates
         if self._backend == "numba":
             options = {"max_clusters": self._max_clusters, "reach": self._numba_reach}
             swept = sweep_labels_numba(sweep_key, *arguments, log_background=log_background, **options)
@@ -220,22 +255,22 @@ class LabelGibbs(MCMCKernel):
             return moved.labels, moved.accepted
 
         labels, accepted = lax.scan(propose, swept.labels, random.split(moves_key, self._num_split_merge))
-        return labels, swept.overflow, accepted.sum(dtype=jnp.int32)
+        return jnp.where(is_empty, ABSENT, labels), swept.overflow, accepted.sum(dtype=jnp.int32)
 
-    def _state(self, labels, overflow, accepted, process, rng_key):
-        ratio = jnp.inf
+    def _state(self, values, overflow, accepted, process, rng_key):
+        ratio, labels = jnp.inf, values[self.labels_site]
         if self._layout is not None:
             ratio = self._layout.reach / process.cluster.reach
         elif self._backend == "numba" and self._numba_reach is not None:
             ratio = self._numba_reach / process.cluster.reach
         num_clusters = labels.max(initial=-1).astype(jnp.int32) + 1
-        num_background = jnp.sum(labels < 0, dtype=jnp.int32)
+        num_background = jnp.sum(labels == BACKGROUND, dtype=jnp.int32)
         ratio = jnp.asarray(ratio, jnp.result_type(float))
         counts = num_clusters, num_background, overflow, accepted, jnp.zeros((), jnp.int32)
-        return LabelGibbsState({self.labels_site: labels}, *counts, ratio, rng_key)
+        return LabelGibbsState(values, *counts, ratio, rng_key)
 
     def _process(self, values, args, kwargs):
-        """The process and the points of the model at given values of its sites.
+        """The process and the points of the model at given values of its sites, and the site of unseen points, or None.
 
         Raises:
             ValueError: if the model has no such sites, or one of them is scaled or masked.
@@ -256,27 +291,28 @@ class LabelGibbs(MCMCKernel):
                 )
         if not points["is_observed"]:
             raise ValueError(f"site {self._site!r} is not observed: pass the points to process.sample")
-        return found["fn"].process, jnp.asarray(points["value"])
+        unseen = trace[self.unseen_site]["fn"] if found["fn"].num_unseen else None
+        return found["fn"].process, jnp.asarray(points["value"]), unseen
 
-    def _compare(self, num_points, args, kwargs):
+    def _compare(self, num_points, owned, args, kwargs):
         """Raise unless the model's joint density depends on labels as that of the process does, in double precision."""
         with exactly():
             args, kwargs = jax.tree.map(in_double, (args, without_values(kwargs)))
             singles = jnp.arange(num_points, dtype=jnp.int32)
             model = handlers.substitute(handlers.seed(self._model, random.key(0)), substitute_fn=init_to_sample)
-            model = handlers.substitute(model, data={self.labels_site: singles})
+            model = handlers.substitute(model, data=jax.tree.map(in_double, owned) | {self.labels_site: singles})
             trace = handlers.trace(model).get_trace(*args, **kwargs)
             values = {name: in_double(site["value"]) for name, site in latent_sites(trace).items()}
 
             @jax.jit
             def difference(labels):
                 at_labels = {**values, self.labels_site: labels}
-                process, points = self._process(at_labels, args, kwargs)
+                process, points, _ = self._process(at_labels, args, kwargs)
                 whole = log_density(self._model, args, kwargs, at_labels)[0]
                 return whole - process.log_joint(labels, points), abs(whole)
 
             # A point in the background, but none that rounding has put outside of the window.
-            process, points = self._process(values, args, kwargs)
+            process, points, _ = self._process(values, args, kwargs)
             alone = jnp.argmax(jnp.isfinite(process.log_background(points)))
             others = jnp.maximum(singles - 1, 0), jnp.where(singles == alone, -1, singles - (singles > alone))
             found = [tuple(map(float, difference(labels))) for labels in (singles, *others)]
@@ -291,8 +327,14 @@ class LabelGibbs(MCMCKernel):
                     f"that of the process: the model uses {self.labels_site!r} elsewhere too, so the block cannot draw it"
                 )
 
-    def _choose_layout(self, process, points) -> ChunkLayout | None:
+    def _choose_layout(self, process, points, unseen) -> ChunkLayout | None:
         in_time = process.cluster.position_shape == ()
+        if unseen is not None:
+            if self._method == "chunked":
+                raise NotImplementedError(
+                    'chunked sweeps need sorted points: beside unseen points pass method="serial"'
+                )
+            return None
         if self._method == "serial" or (self._method == "auto" and (not in_time or len(points) <= 200)):
             return None
         if not in_time:

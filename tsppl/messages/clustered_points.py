@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tsppl.messages.compound_poisson import BACKGROUND
+
 
 class Clusters(NamedTuple):
     """Statistics of every cluster of a partition, each relative to an origin of its own: its first point.
@@ -58,7 +60,10 @@ def log_density_given_labels(cluster, labels, points, window, log_background=Non
     if log_background is None:
         log_background = jax.vmap(cluster.log_background, (0, None))(points, window)
     of_clusters = jax.vmap(cluster.log_marginal)(clusters.statistics, clusters.window)
-    return jnp.where(clusters.occupied, of_clusters, 0.0).sum() + jnp.where(labels < 0, log_background, 0.0).sum()
+    return (
+        jnp.where(clusters.occupied, of_clusters, 0.0).sum()
+        + jnp.where(labels == BACKGROUND, log_background, 0.0).sum()
+    )
 
 
 def log_intensity_given_labels(

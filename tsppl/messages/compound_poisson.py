@@ -15,6 +15,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, Int
 
 NUM_PROPOSALS = 64
+BACKGROUND, ABSENT = -1, -2
 MANY_EVENTS = 1e9
 
 
@@ -66,7 +67,7 @@ def log_label_weight(labels, events, concentration, rate, background) -> Float[A
     ``L Gamma(a + n) / Gamma(a) b^a / (1 + b)^(a + n)`` (Wang, Degleris, Williams and Linderman 2023, section 3).
 
     Args:
-        labels: int ``(N,)``, -1 for background, else below ``N``.
+        labels: int ``(N,)``, -1 for background, -2 for a slot without a point, else below ``N``.
         events, concentration, rate, background: as in :func:`log_count_prob`.
     """
     sizes = cluster_sizes(labels).astype(jnp.result_type(events, float))
@@ -77,7 +78,7 @@ def log_label_weight(labels, events, concentration, rate, background) -> Float[A
         + concentration * jnp.log(rate)
         - (concentration + sizes) * jnp.log1p(rate)
     )
-    num_background = jnp.sum(labels < 0)
+    num_background = jnp.sum(labels == BACKGROUND)
     log_background = jnp.log(jnp.where(num_background > 0, background, 1.0))
     return num_background * log_background + jnp.where(sizes > 0, of_cluster, 0.0).sum()
 
@@ -94,10 +95,10 @@ def cluster_sizes(labels) -> Int[Array, " N"]:
 
 
 def canonical_labels(labels, *, num_labels=None) -> Int[Array, " N"]:
-    """Labels numbered by first appearance, -1 for background.
+    """Labels numbered by first appearance, -1 for background, -2 for slots without a point.
 
     Args:
-        labels: int ``(N,)``: the same number for points of one cluster, negative for background.
+        labels: int ``(N,)``: the same number for points of one cluster, -1 for background, -2 for slots without a point.
         num_labels: bound on labels; ``N`` if None.
 
     >>> import jax.numpy as jnp
@@ -111,7 +112,7 @@ def canonical_labels(labels, *, num_labels=None) -> Int[Array, " N"]:
     first = jnp.full(num_labels + 1, num_points, jnp.int32).at[slots].min(places)[slots]
     is_first = (first == places) & (labels >= 0)
     rank = jnp.cumsum(is_first, dtype=jnp.int32) - 1
-    return jnp.where(labels < 0, -1, rank[first])
+    return jnp.where(labels < 0, labels, rank[first])
 
 
 def draw_labels(key, num_points: int, events, concentration, rate, background) -> Int[Array, " N"]:
