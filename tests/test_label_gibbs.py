@@ -260,7 +260,7 @@ def test_a_block_refuses_what_it_cannot_draw():
             LabelGibbs(model, "x").init(random.key(0), 0, start, (POINTS,), {})
     with pytest.raises(ValueError, match="elsewhere too"):  # also where one point cannot be background
         LabelGibbs(uses_labels, "x").init(random.key(0), 0, start, (np.r_[-0.1, POINTS[1:]],), {})
-    with pytest.raises(ValueError, match="alone; it was given"):
+    with pytest.raises(ValueError, match="where the model has it; it was given"):
         LabelGibbs(known_model, "x").init(random.key(0), 0, {}, (POINTS,), {})
     for options, message in [
         ({"method": "fast"}, "method is 'fast'"),

@@ -171,6 +171,19 @@ def test_songbird_finds_two_types_of_sequences_as_in_the_file(tmp_path, monkeypa
 
 
 @pytest.mark.slow
+def test_sequences_know_where_hidden_spikes_are(tmp_path, monkeypatch):
+    """Better than constant rates, and about as many as there were."""
+    need_data("songbird_spikes.txt", monkeypatch)
+    printed = run_tutorial("hidden_spikes.py", tmp_path, "--quick")
+    assert "370 of 3336 spikes hidden" in printed
+    score, _, low, high = map(float, re.search(r"2 +(-?[\d.]+) +([\d.]+) +(\d+) to (\d+)", printed).groups())
+    assert score > 0.1
+    assert low > 200
+    assert high < 500
+    assert is_figure(tmp_path / "hidden_spikes.png")
+
+
+@pytest.mark.slow
 def test_redwood_counts_parents_and_a_dirichlet_process_counts_more(tmp_path, monkeypatch):
     need_data("redwood.csv", monkeypatch)
     printed = run_tutorial("redwood.py", tmp_path, "--quick")

@@ -50,7 +50,9 @@ def log_likelihood(
 
     Returns:
         dict: name of an observed site -> :class:`PointwiseTerms`, in nats. Sites that are no sequences have the batch
-        shape of their distribution. All terms are given the latent sites of the model, explicit trajectories included.
+        shape of their distribution. All terms are given the latent sites of the model, explicit trajectories included; of a
+        Neyman-Scott process that is the density given the labels, so compare such models by
+        :func:`tsppl.held_out_log_prob` or :func:`tsppl.region_log_prob`.
 
     Raises:
         NotImplementedError: if a class has no exact left-out terms.

@@ -13,6 +13,8 @@ class Intervals:
     what is expected of them, and their residuals, leave the gaps out. What this does not do: points of an event that fall
     into a gap are taken not to exist. As at the ends of any window, the model lets points fall there and the data have none,
     so amplitudes of events beside a gap come out low, and points of an event that began in a gap are those of one beside it.
+    Where that matters, make the window one stretch and pass the gaps as ``unseen`` :class:`Regions` to
+    :meth:`NeymanScott.sample`: then they are exact, as missing points are drawn.
     Given the events, ask stretch by stretch, ``process.given_events(events, amplitudes).residuals(points, stretch)``, and
     the gaps do not matter.
 

@@ -154,6 +154,10 @@ def as_window(window):
         return window
     if hasattr(window, "exterior"):
         return Polygon(window)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(window)):
+        # What is known stays known inside of jit, for checks and sizes.
+        with jax.ensure_compile_time_eval():
+            window = jnp.asarray(window, jnp.result_type(float))
     window = jnp.asarray(window, jnp.result_type(float))
     if window.ndim not in (1, 2) or len(window) != 2:
         raise ValueError(

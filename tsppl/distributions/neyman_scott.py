@@ -11,18 +11,17 @@ from jax import random
 from jax.scipy.special import gammaln
 
 from tsppl import messages
-from tsppl.conjugate import Cluster, Regions
+from tsppl.conjugate import Cluster
 from tsppl.conjugate.windows import Polygon, as_window, log_volume, overlap, same_window, volume, window_shape
 from tsppl.distributions.neyman_scott_given_events import ClusterIntensity
 from tsppl.distributions.neyman_scott_simulation import PointPattern, simulate_pattern
 from tsppl.distributions.neyman_scott_sites import ClusteredPoints, ClusterLabels, PointCount
-from tsppl.distributions.neyman_scott_unseen import UnseenPoints, expected_share
+from tsppl.distributions.neyman_scott_unseen import sample_with_unseen
 from tsppl.distributions.point_process import PointProcess
 from tsppl.distributions.poisson_process import PoissonLike
 from tsppl.distributions.shapes import is_concrete
 from tsppl.messages.compound_poisson import BACKGROUND, MANY_EVENTS
 
-SMALLEST_CONCENTRATION = 1e-3
 NEGLIGIBLE_CONCENTRATION = 1e-20
 
 
@@ -226,7 +225,7 @@ class NeymanScott:
             self.cluster.check_marks(points)
             num_points = len(points)
         if unseen is not None:
-            return self._sample_with_unseen(name, points, unseen, num_unseen)
+            return sample_with_unseen(self, name, points, unseen, num_unseen)
         count = numpyro.sample(f"{name}_count", self.count(largest=num_points), obs=num_points)
         if num_points is None:
             if isinstance(count, jax.core.Tracer):
@@ -238,44 +237,14 @@ class NeymanScott:
         numpyro.sample(name, self.points(labels), obs=points)
         return labels
 
-    def _sample_with_unseen(self, name, points, regions, num_unseen):
-        """Sites of unseen points, of all labels, and of all points."""
-        if points is None:
-            raise ValueError("points are needed beside unseen: simulate(key) draws whole patterns")
-        if is_concrete(self.amplitude.concentration) and self.amplitude.concentration < SMALLEST_CONCENTRATION:
-            raise NotImplementedError(
-                "a Dirichlet process has too many events to draw unseen points from: leave out unseen"
-            )
-        if is_concrete(self.expected_background) and self.expected_background == 0:
-            raise NotImplementedError("beside unseen points a background is needed: give it a rate, however small")
-        if not isinstance(regions, Regions) or regions.position_shape != self.cluster.position_shape:
-            raise ValueError(
-                f"unseen is {regions!r}; pass Regions of boxes with places of {self.cluster.position_shape}"
-            )
-        if regions.neurons is not None and jnp.shape(self.cluster.neuron_probs)[1] != regions.neurons.shape[1]:
-            raise ValueError(
-                f"unseen hides some of {regions.neurons.shape[1]} neurons, the cluster has {self.cluster.neuron_probs.shape[1]}"
-            )
-        if is_concrete(points) and is_concrete(regions.boxes) and len(points):
-            with jax.ensure_compile_time_eval():
-                number = int(regions.contains(points).sum())
-            if number:
-                raise ValueError(f"{number} points lie in unseen: pass those outside, regions.split(points)[0]")
-        if num_unseen is None:
-            with jax.ensure_compile_time_eval():
-                share = expected_share(self.window, regions)
-            num_unseen = int(2 * len(points) * share / max(1 - share, 0.1)) + 32
-        slots = numpyro.sample(f"{name}_unseen", UnseenPoints(self, regions, num_unseen))
-        labels = numpyro.sample(f"{name}_labels", ClusterLabels(self, len(points), num_unseen=num_unseen))
-        numpyro.sample(name, self.points(labels), obs=jnp.concatenate([points, slots.astype(points.dtype)]))
-        return labels
-
     def log_joint(self, labels, points):
         """Log density of points, in the order given, together with their labels: the sum of the three sites.
 
         The density of points as a set is larger by ``log N!``. Cheaper than the sum: the probability of the count cancels.
         """
         labels = jnp.asarray(labels)
+        if is_concrete(labels) and np.asarray(labels).max(initial=-1) >= len(labels):
+            raise ValueError(f"labels go up to {np.asarray(labels).max()}; those of {len(labels)} points are below {len(labels)}")
         events, concentration, rate, background = self.rates
         log_weight = messages.log_label_weight(labels, *self.rates)
         log_weight += events * jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate))) - background

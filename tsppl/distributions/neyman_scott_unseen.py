@@ -5,14 +5,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 from jax import random
 from numpyro.distributions import Distribution, constraints
 
+from tsppl.conjugate.regions import Regions
 from tsppl.conjugate.windows import overlap, volume
+from tsppl.distributions.neyman_scott_sites import ClusterLabels
+from tsppl.distributions.shapes import is_concrete
 from tsppl.messages.compound_poisson import ABSENT, BACKGROUND, canonical_labels
 
 CANDIDATES_PER_SLOT = 2
 SPARE_SLOTS = 32
+SMALLEST_CONCENTRATION = 1e-3
 
 
 class UnseenPoints(Distribution):
@@ -92,6 +97,39 @@ def draw_unseen(key, process, labels, points, regions, num_unseen) -> Imputed:
     overflow = (number > num_candidates) + jnp.maximum(kept.sum() - num_unseen, 0)
     overflow += jnp.all(amplitudes[num_points:] > 0)
     return Imputed(canonical_labels(labels, num_labels=len(amplitudes)), unseen, overflow.astype(jnp.int32))
+
+
+def sample_with_unseen(process, name, points, regions, num_unseen):
+    """Make the sites of unseen points, of all labels, and of all points: see :meth:`NeymanScott.sample`."""
+    if points is None:
+        raise ValueError("points are needed beside unseen: simulate(key) draws whole patterns")
+    if is_concrete(process.amplitude.concentration) and process.amplitude.concentration < SMALLEST_CONCENTRATION:
+        raise NotImplementedError(
+            "a Dirichlet process has too many events to draw unseen points from: leave out unseen"
+        )
+    if is_concrete(process.expected_background) and process.expected_background == 0:
+        raise NotImplementedError("beside unseen points a background is needed: give it a rate, however small")
+    if not isinstance(regions, Regions) or regions.position_shape != process.cluster.position_shape:
+        raise ValueError(
+            f"unseen is {regions!r}; pass Regions of boxes with places of {process.cluster.position_shape}"
+        )
+    if regions.neurons is not None and jnp.shape(process.cluster.neuron_probs)[1] != regions.neurons.shape[1]:
+        raise ValueError(
+            f"unseen hides some of {regions.neurons.shape[1]} neurons, the cluster has {process.cluster.neuron_probs.shape[1]}"
+        )
+    if is_concrete(points) and is_concrete(regions.boxes) and len(points):
+        with jax.ensure_compile_time_eval():
+            number = int(regions.contains(points).sum())
+        if number:
+            raise ValueError(f"{number} points lie in unseen: pass those outside, regions.split(points)[0]")
+    if num_unseen is None:
+        with jax.ensure_compile_time_eval():
+            share = expected_share(process.window, regions)
+        num_unseen = int(2 * len(points) * share / max(1 - share, 0.1)) + 32
+    slots = numpyro.sample(f"{name}_unseen", UnseenPoints(process, regions, num_unseen))
+    labels = numpyro.sample(f"{name}_labels", ClusterLabels(process, len(points), num_unseen=num_unseen))
+    numpyro.sample(name, process.points(labels), obs=jnp.concatenate([points, slots.astype(points.dtype)]))
+    return labels
 
 
 def expected_share(window, regions):

@@ -36,7 +36,7 @@ METHODS = ("auto", "serial", "chunked")
 BACKENDS = ("jax", "numba")
 OVERFLOW = (
     "LabelGibbs lacked a slot for a cluster or an unseen point in this draw, or points are far from the first point of their "
-    "cluster, so clusters were kept from opening or points from moving: raise max_clusters, num_unseen or reach. "
+    "cluster, so clusters were kept from opening or points from moving: raise max_clusters or reach, or num_unseen. "
     "state.overflow counts how often"
 )
 SHORT_REACH = (
