@@ -17,6 +17,7 @@ from tsppl.clusters import (
 )
 from tsppl.comparison import Comparison as Comparison, compare as compare
 from tsppl.cpu import configure_cpu as configure_cpu
+from tsppl.dynamic_factor import dynamic_factors as dynamic_factors, two_step_factors as two_step_factors
 from tsppl.export import to_arviz as to_arviz
 from tsppl.forecast import complete as complete, forecast as forecast
 from tsppl.frames import Sequences as Sequences, sequences as sequences, to_frame as to_frame
@@ -28,6 +29,7 @@ from tsppl.held_out import (
 )
 from tsppl.latents import posterior_latents as posterior_latents
 from tsppl.model_check import ModelCheck as ModelCheck, check_model as check_model
+from tsppl.news import News as News, expected_values as expected_values, news as news
 from tsppl.pseudo_residuals import PseudoResiduals as PseudoResiduals, residuals as residuals
 from tsppl.ragged import nan_to_mask as nan_to_mask, pad as pad, steps_and_turns as steps_and_turns
 from tsppl.scoring import log_likelihood as log_likelihood

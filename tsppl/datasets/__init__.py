@@ -10,6 +10,7 @@ from tsppl.datasets.fetched import redwood as redwood, songbird_spikes as songbi
 from tsppl.datasets.packaged import (
     basic_motions as basic_motions,
     co2 as co2,
+    frbny_vintage as frbny_vintage,
     industrial_production as industrial_production,
     macrodata as macrodata,
 )

@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Shaped
@@ -134,6 +135,64 @@ def co2() -> tuple[Float64[np.ndarray, "526"], Shaped[np.ndarray, "526"]]:
     )
     with np.errstate(invalid="ignore"):
         return sums / counts, months[0].astype("datetime64[M]") + np.arange(position[-1] + 1)
+
+
+FRBNY_CHANGES = ("PAYEMS", "JTSJOL", "UNRATE", "TCU")
+FRBNY_AS_THEY_ARE = ("GACDISA066MSFRBNY", "GACDFSA066MSFRBPHI")
+FRBNY_QUARTERLY = ("GDPC1", "ULCNFB", "A261RX1Q020SBEA")
+
+
+class Vintage(NamedTuple):
+    """Data as they were known on a day: ``values`` ``(T, N)``, NaN where there was none yet; ``names``, ``months``,
+    ``quarterly`` (bool ``(N,)``)."""
+
+    values: Float64[np.ndarray, "T N"]
+    names: tuple[str, ...]
+    months: Shaped[np.ndarray, " T"]
+    quarterly: Shaped[np.ndarray, " N"]
+
+
+def frbny_vintage(day: str, *, growth: bool = True) -> Vintage:
+    """Twenty-nine series of the economy of the United States from 1985-01 as they were known on a day of 2016.
+
+    Reads a file of the package statsmodels (``pip install "tsppl[examples]"``), which is not imported.
+
+    Args:
+        day: ``"2016-06-29"`` (378 months) or ``"2016-07-29"`` (379).
+        growth: growth in per cent of the month before; of the quarter before at an annual rate for the three quarterly series
+            (real gross domestic product and income, unit labour cost; seen in the last month of a quarter); changes of
+            payrolls, job openings, unemployment and capacity utilization; the two surveys as they are. These are the
+            transformations of the specification beside the files for its eight series, and such as fit for the others.
+            False gives levels.
+
+    Raises:
+        ModuleNotFoundError: if statsmodels is not installed.
+        ValueError: for another day.
+
+    Source:
+        Federal Reserve Economic Data, as collected for B. Bok, D. Caratelli, D. Giannone, A. Sbordone and A. Tambalotti,
+        "Macroeconomic nowcasting and forecasting with big data", Annual Review of Economics 10 (2018); BSD licence.
+
+    Example:
+        >>> vintage = frbny_vintage("2016-06-29")  # doctest: +SKIP
+        >>> vintage.values.shape, vintage.months[-1], vintage.names[0]  # doctest: +SKIP
+        ((378, 29), np.datetime64('2016-06'), 'PAYEMS')
+    """
+    if day not in ("2016-06-29", "2016-07-29"):
+        raise ValueError(f"day is {day!r}; it must be '2016-06-29' or '2016-07-29'")
+    folder = "tsa/statespace/tests/results/frbny_nowcast/Nowcasting/data/US"
+    with _path_in("statsmodels", f"{folder}/{day}.csv").open(encoding="utf-8") as file:
+        names = tuple(file.readline().strip().split(",")[1:])
+        levels = np.genfromtxt(file, delimiter=",", usecols=range(1, len(names) + 1))
+    months = np.datetime64("1985-01") + np.arange(len(levels))
+    quarterly = np.isin(names, FRBNY_QUARTERLY)
+    if not growth:
+        return Vintage(levels, names, months, quarterly)
+    before = np.full_like(levels, np.nan)
+    before[1:], before[3:, quarterly] = levels[:-1], levels[:-3, quarterly]
+    values = 100 * ((levels / before) ** np.where(quarterly, 4, 1) - 1)
+    values = np.where(np.isin(names, FRBNY_CHANGES), levels - before, values)
+    return Vintage(np.where(np.isin(names, FRBNY_AS_THEY_ARE), levels, values), names, months, quarterly)
 
 
 def _path_in(package, name):

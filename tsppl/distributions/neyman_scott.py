@@ -244,7 +244,9 @@ class NeymanScott:
         """
         labels = jnp.asarray(labels)
         if is_concrete(labels) and np.asarray(labels).max(initial=-1) >= len(labels):
-            raise ValueError(f"labels go up to {np.asarray(labels).max()}; those of {len(labels)} points are below {len(labels)}")
+            raise ValueError(
+                f"labels go up to {np.asarray(labels).max()}; those of {len(labels)} points are below {len(labels)}"
+            )
         events, concentration, rate, background = self.rates
         log_weight = messages.log_label_weight(labels, *self.rates)
         log_weight += events * jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate))) - background

@@ -88,7 +88,11 @@ def kalman_log_likelihood(
 def _gradient_leaves(*model):
     value, gradients = predictor_gradient(*model)
     gradients = (*gradients, None if model[-1] is None else jnp.zeros(model[-1].shape, value.dtype))
-    return value, tuple(jax.tree.leaves(gradients))
+    # Where entries are missing there is a row for each step also of what is constant; a derivative has its argument's shape.
+    return value, tuple(
+        slope.sum(0) if slope.ndim > leaf.ndim else slope
+        for slope, leaf in zip(jax.tree.leaves(gradients), jax.tree.leaves(model), strict=True)
+    )
 
 
 def _steady_value(num_transient, *model):
