@@ -102,6 +102,22 @@ def test_structural_series_forecasts_carbon_dioxide(tmp_path):
 
 
 @pytest.mark.slow
+def test_nowcast_has_its_news(tmp_path):
+    printed = printed_by(TUTORIALS / "nowcast.py", "--quick", folder=tmp_path, flags=QUICK_TO_COMPILE)
+    assert "29 July, second quarter: 1.22 % a year (published)" in printed
+    middle, low, high = map(
+        float, re.search(r"29 June, second quarter: ([-\d.]+) .* between ([-\d.]+) and ([-\d.]+)", printed).groups()
+    )
+    assert low < 1.22 < high
+    assert 0 < middle < 4
+    total, releases, revisions = map(
+        float, re.search(r"mode: (\S+) points, of which releases (\S+), revisions (\S+)", printed).groups()
+    )
+    assert abs(total - releases - revisions) < 0.02
+    assert is_figure(tmp_path / "nowcast.png")
+
+
+@pytest.mark.slow
 def test_movement_finds_behaviours_and_what_temperature_does(tmp_path):
     printed = printed_by(TUTORIALS / "movement.py", "--quick", folder=tmp_path, flags=QUICK_TO_COMPILE)
     assert "9% of the steps and 26% of the turns are unknown" in printed
