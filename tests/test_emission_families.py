@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pytest
 from scipy import stats
@@ -10,6 +11,7 @@ from scipy.linalg import expm
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
+from tsppl.inference import auto_gibbs
 
 ROWS = np.random.default_rng(0).dirichlet(np.ones(3), size=(2, 3))
 
@@ -79,3 +81,18 @@ def test_sticky_rows():
     prior = tsd.sticky_dirichlet(3, concentration=jnp.array([1.0, 2.0, 3.0]), stickiness=4.0)
     assert prior.event_shape == (3, 3)
     assert_allclose(prior.base_dist.concentration, jnp.array([[5.0, 2, 3], [1, 6, 3], [1, 2, 7]]))
+
+
+def test_hierarchical_rows_share_a_base_and_gibbs_draws_both_exactly():
+    def model(value):
+        base, rows = tsd.sample_hierarchical_transitions("rows", 3, gamma=3.0, alpha=5.0, stickiness=8.0)
+        emission = dist.Normal(jnp.array([-2.0, 0.0, 2.0]), 1.0)
+        numpyro.sample("y", tsd.HiddenMarkov(jnp.full(3, 1 / 3), rows, emission, num_steps=5), obs=value)
+
+    plan = str(auto_gibbs(model, np.zeros(5)))
+    assert "rows_base, rows: weak-limit hierarchical Dirichlet process" in plan
+    base, row = np.array([0.2, 0.3, 0.5]), np.array([[0.6, 0.2, 0.2]] * 3)
+    prior = numpyro.handlers.trace(
+        numpyro.handlers.substitute(numpyro.handlers.seed(model, 0), data={"rows_base": base, "rows": row})
+    ).get_trace(np.zeros(5))["rows"]["fn"]
+    assert_allclose(prior.mean, (5.0 * base + 8.0 * np.eye(3)) / 13.0)

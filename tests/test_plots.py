@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from tsppl.plots import plot_decoded_series, plot_residuals
+from tsppl import Comparison
+from tsppl.plots import plot_decoded_series, plot_model_scores, plot_residuals
 
 
 def test_decoded_series_shows_observations_levels_probabilities_and_forecast():
@@ -38,3 +39,12 @@ def test_residuals_are_drawn_with_their_band():
         plt.close(figure)
     with pytest.raises(ValueError, match="must be a vector of numbers from 0"):
         plot_residuals(-residuals)
+
+
+def test_scores_of_models_are_in_order_and_below_the_best():
+    scores, errors, below = np.array([-40.0, -43.0, -55.0]), np.array([0.0, 2.0, 4.0]), np.array([0.0, 3.0, 15.0])
+    found = Comparison(("3", "10", "1"), scores, errors, below, errors, errors, errors, 50, "left-out", "sequence")
+    axes = plot_model_scores(found)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "3", "10"]
+    assert axes.lines[0].get_ydata().tolist() == [-15.0, 0.0, -3.0]
+    assert axes.get_ylabel().endswith("over 50 sequences")

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 from jax.scipy.linalg import expm
 from jaxtyping import Array, Float
@@ -84,3 +85,32 @@ def sticky_dirichlet(num_states, *, concentration=1.0, stickiness=0.0):
     """
     weights = jnp.broadcast_to(jnp.asarray(concentration, float), (num_states, num_states))
     return dist.Dirichlet(weights + stickiness * jnp.eye(num_states)).to_event(1)
+
+
+def sample_hierarchical_transitions(name, num_states, *, gamma=3.0, alpha=5.0, stickiness=0.0):
+    """Make the sites of transition rows that share one distribution over states, and return both.
+
+    ``beta ~ Dirichlet(gamma / K, ...)`` and row ``k ~ Dirichlet(alpha beta)``, with ``stickiness`` more for itself: the weak
+    limit of the sticky hierarchical Dirichlet process (Fox, Sudderth, Jordan and Willsky 2011, section 3.1). Take ``K`` larger
+    than the number of states that is expected; those that are not needed stay empty. ``inference.auto_gibbs`` draws both
+    sites exactly given the states.
+
+    Args:
+        name: of the site of the rows; the shared distribution is the site ``<name>_base``.
+        num_states: ``K``.
+        gamma: concentration of the shared distribution; the smaller, the fewer states are used.
+        alpha: how close the rows are to it.
+        stickiness: added for staying; the prior mean of staying is then about ``stickiness / (alpha + stickiness)`` and more.
+
+    Returns:
+        ``(base, transition_probs)``, ``(K,)`` and ``(K, K)``.
+
+    >>> import numpyro, tsppl.distributions as tsd
+    >>> with numpyro.handlers.seed(rng_seed=0):
+    ...     base, transition_probs = tsd.sample_hierarchical_transitions("transition_probs", 4, stickiness=20.0)
+    >>> base.shape, transition_probs.shape
+    ((4,), (4, 4))
+    """
+    base = numpyro.sample(f"{name}_base", dist.Dirichlet(jnp.full(num_states, gamma / num_states)))
+    rows = sticky_dirichlet(num_states, concentration=alpha * base, stickiness=stickiness)
+    return base, numpyro.sample(name, rows)

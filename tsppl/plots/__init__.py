@@ -9,6 +9,7 @@ from tsppl.plots.clusters import (
 )
 from tsppl.plots.components import plot_components as plot_components, plot_forecast as plot_forecast
 from tsppl.plots.events import plot_sequence_raster as plot_sequence_raster, sort_neurons as sort_neurons
+from tsppl.plots.model_scores import plot_model_scores as plot_model_scores
 from tsppl.plots.pseudo_residuals import plot_pseudo_residuals as plot_pseudo_residuals
 from tsppl.plots.regimes import plot_regime_probability as plot_regime_probability
 from tsppl.plots.residuals import plot_residuals as plot_residuals
