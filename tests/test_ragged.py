@@ -53,3 +53,12 @@ def test_pad_keeps_the_sequences():
 def test_pad_refuses_what_does_not_fit(variables, message):
     with pytest.raises(ValueError, match=message):
         pad(*variables)
+
+
+def test_pad_makes_folds_share_a_shape():
+    rng = np.random.default_rng(0)
+    found = [pad([rng.normal(size=(length, 2))], multiple_of=100) for length in (801, 850, 900)]
+    assert {values.shape for values, _ in found} == {(1, 900, 2)}
+    assert [int(lengths[0]) for _, lengths in found] == [801, 850, 900]
+    with pytest.raises(ValueError, match="whole number from 1"):
+        pad([[1.0]], multiple_of=0)
