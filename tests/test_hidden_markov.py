@@ -473,3 +473,21 @@ def test_states_and_value_are_drawn_together():
     distribution = poisson(emission=dist.Normal(np.array([-1e3, 0.0, 1e3]), 1.0))
     value, latents = distribution.sample_with_latents(random.key(11), (100,))
     np.testing.assert_array_equal(np.round(value / 1e3) + 1, latents["states"])
+
+
+def test_one_series_under_several_masks_and_lengths():
+    """As in cross-validation: the same series with different steps left out."""
+    value = np.array([0.1, -1.0, 2.0, 0.3])
+    mask = np.array([[1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 0]], bool)
+
+    def series(**options):
+        emission = dist.Normal(jnp.array([-1.0, 1.0]), 1.0)
+        return HiddenMarkov(jnp.ones(2) / 2, jnp.array([[0.9, 0.1], [0.2, 0.8]]), emission, num_steps=4, **options)
+
+    assert_allclose(series(mask=mask).log_prob(value), jnp.stack([series(mask=row).log_prob(value) for row in mask]))
+    by_length = series(lengths=jnp.array([4, 2])).log_prob(value)
+    assert_allclose(by_length, jnp.stack([series().log_prob(value), series(lengths=jnp.array(2)).log_prob(value)]))
+    gaps = np.where(mask[1], value, np.nan)
+    assert_allclose(series(mask=mask[[1, 1]]).log_prob(gaps), jnp.stack([series(mask=mask[1]).log_prob(value)] * 2))
+    with pytest.raises(ValueError, match="value is NaN at sequence 0, step 1"):
+        series(mask=mask).log_prob(gaps)

@@ -266,8 +266,8 @@ class SequenceDistribution(Distribution):
             ) from None
         entries = self.observed_entries()
         if is_concrete(value, entries):
-            observed = np.ones(value.shape, bool) if entries is None else entries
-            self._check_concrete(np.asarray(value), np.broadcast_to(np.asarray(observed), value.shape))
+            observed = np.asarray(True if entries is None else entries)
+            self._check_concrete(*np.broadcast_arrays(np.asarray(value), observed))
         return value
 
     def _check_not_repeated_over_time(self, value):
