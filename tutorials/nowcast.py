@@ -55,7 +55,7 @@ print(f"{len(names)} series, {len(months)} months to {months[-1]}, {np.isnan(fir
 # %%
 # Two factors move all series, and each has a part of its own that persists. Principal components and regressions give a
 # start; the exact likelihood, with everything that is hidden or missing integrated out, then finds the mode. Parameters stay
-# there, so bands leave their uncertainty out; NUTS on the same model would put it in, at hours.
+# there, so bands leave their uncertainty out; NUTS on the same model would put it in, at many times the cost.
 
 
 def make_series(params, mask):
@@ -170,7 +170,7 @@ for (day, quarter), (middle, reach) in nowcasts.items():
     left.errorbar(place, middle, reach, fmt="s" if is_july else "o", color=colour, capsize=4, markersize=5, label=label)
 left.set(xlabel="quarter", ylabel="growth of real GDP, % a year", title="Growth, and what could be known of it")
 left.axhline(0.0, color="0.5", linewidth=0.8)
-left.legend(loc="lower left", fontsize="small")
+left.legend(loc="upper left", fontsize="small")
 shown = order[:8][::-1]
 labels = [f"{names[found.channels[row]]}, {months[found.steps[row]]}" for row in shown]
 rest = impacts.sum() - impacts[shown].sum()
