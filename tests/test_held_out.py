@@ -14,7 +14,7 @@ import tsppl
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference import neyman_scott as reference
-from tsppl.inference import LabelGibbs, anneal, best_start
+from tsppl.inference import LabelGibbs, best_start
 
 KEPT, HELD_OUT, PROB = np.array([0.62, 0.75, 2.10]), np.array([0.81, 4.40]), 0.3
 EDGES = np.array([0.0, 2.0, 5.0])
@@ -176,21 +176,18 @@ SERIAL = {"method": "serial", "max_clusters": 32}
 
 @pytest.mark.slow
 def test_known_sequences_are_found_in_new_data():
-    """Labels alone are drawn: each planted sequence is one cluster of its type and time, and nothing else is. The first
-    of eight searches misses one; the best does not."""
+    """Labels alone are drawn: each planted sequence is one cluster of its type and time, and nothing else is. Some of
+    eight searches end elsewhere, which ones depends on the last digits of a machine; the best does not."""
     known = sequences()
     times, types = jnp.array([6.3, 20.1, 20.9, 47.5]), jnp.array([0, 1, 0, 1])
     event = jax.vmap(known.cluster.sample_event, (0, None))(random.split(random.key(0), 4), known.window)
     event = event._replace(time=times, type=types)
     planted = known.given_events(event, jnp.full(4, 20.0)).simulate(random.key(8))
     options, search = {"start": "given", **SERIAL}, {"num_sweeps": 20, "progress_bar": False}
-    kernel = labels_kernel(known, **options)
-    start = best_start(random.key(7), kernel, planted, num_starts=8, **search)
-    alone = anneal(random.split(random.key(7), 8)[0], kernel, planted, **search)
-    densities = jnp.stack([known.log_joint(labels["x_labels"], planted) for labels in (alone, start.params)])
-    assert_allclose(densities, jnp.stack([start.log_densities[0], start.log_densities.max()]))
-    assert densities[1] > densities[0] + 20
-    assert alone["x_labels"].max() + 1 == 3
+    start = best_start(random.key(7), labels_kernel(known, **options), planted, num_starts=8, **search)
+    assert_allclose(known.log_joint(start.params["x_labels"], planted), start.log_densities.max())
+    assert start.log_densities.max() > start.log_densities.min() + 10
+    assert start.params["x_labels"].max() + 1 == 4
     labels = labels_given(known, planted, init_params=start.params, **options)
     events, amplitudes = jax.jit(jax.vmap(known.sample_events, (0, 0, None)))(
         random.split(random.key(3), len(labels)), labels, planted
