@@ -8,6 +8,7 @@ import pytest
 from jax import random
 
 import tsppl.distributions as tsd
+from tests import test_mean_switching_autoregression as hamilton
 from tests.helpers import assert_allclose
 from tests.reference import hidden_markov as reference
 from tsppl.inference import em
@@ -137,6 +138,39 @@ def test_semi_markov_models_know_states_too():
     assert_allclose(model.log_prob(VALUE), free.log_prob(VALUE) + jnp.log(there))
     draws = model.sample_with_latents(jax.random.key(0), (20,))[1]["states"]
     assert (np.asarray(draws)[:, 2] == 1).all()
+
+
+def test_hamiltons_autoregression_knows_states_of_its_lags_too():
+    """Against enumeration: labels of lags before the first step scored, of that step, and of a later one."""
+    cases, num_lags = [[-1, 1, -1, -1, -1, -1], [1, -1, 0, -1, 1, -1], [-1, -1, -1, 1, -1, 0]], 2
+    for known in np.array(cases):
+        found, weights = hamilton.paths()
+        weights = weights * ((known < 0) | (found == known)).all(1)
+        model = hamilton.build(known_states=known)
+        assert_allclose(model.log_prob(hamilton.VALUE), np.log(weights.sum()))
+        assert_allclose(model.latent_marginals(hamilton.VALUE)["state_probs"], hamilton.marginals(found, weights))
+        assert model.latent_mode(hamilton.VALUE)["states"].tolist() == found[weights.argmax()].tolist()
+        past = model.latent_marginals(hamilton.VALUE, given="past")["state_probs"]
+        for step in range(hamilton.T):
+            found, weights = hamilton.paths(upto=max(step + 1, num_lags))
+            seen = np.where(np.arange(hamilton.T) <= step, known, -1)
+            weights = weights * ((seen < 0) | (found == seen)).all(1)
+            assert_allclose(past[step], hamilton.marginals(found, weights)[step])
+
+
+def test_residuals_count_known_states_as_past_only():
+    """A value above all others has probability one below it, also where its state is known; and without weights of lags an
+    autoregression has the residuals of a hidden Markov model."""
+    value = np.where(np.arange(T) == 2, 100.0, VALUE)
+    assert_allclose(autoregression().cdf_steps(value)[1][2], 1.0)
+    emission, known = dist.Normal(LOC, 1.0), {"known_states": KNOWN[1:]}
+    plain = tsd.HiddenMarkov(INITIAL, TRANSITION, emission, num_steps=T - 1, **known)
+    model = tsd.AutoregressiveHMM(
+        INITIAL, TRANSITION, jnp.zeros((K, 1)), emission, num_steps=T, known_states=KNOWN, mask=MASK
+    )
+    expected = np.where(MASK[1:] & MASK[:-1], plain.cdf_steps(VALUE[1:])[1], np.nan)
+    assert_allclose(model.cdf_steps(VALUE)[1][:3], np.append(np.nan, expected)[:3])
+    assert np.isnan(model.cdf_steps(VALUE)[1][3])
 
 
 def test_em_keeps_to_the_known_states():

@@ -1,5 +1,6 @@
 """Posteriors in whatever form people hold them, as one dict of draws; and functions of a draw, mapped in batches."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,12 +19,14 @@ LARGE_BYTES = 2**30
 class Draws(NamedTuple):
     """Draws of the latent sites of a model: arrays with one leading axis, and the ``shape`` it stands for.
 
-    ``params`` are the values of the model's ``numpyro.param`` sites, where the posterior is a guide.
+    ``params`` are the values of the model's ``numpyro.param`` sites, where the posterior is a guide. ``jit_model_args`` is
+    that of an MCMC object: the model may be compiled for all values of its arguments at once.
     """
 
     values: dict[str, Any]
     shape: tuple[int, ...]
     params: dict[str, Any]
+    jit_model_args: bool = False
 
     @property
     def size(self):
@@ -64,7 +67,7 @@ def as_draws(key, model, posterior, args, kwargs, *, batch_ndims=None, num_draws
     values = _select(values, shapes)
     lead = _leading_shape(values, shapes, batch_ndims)
     values = {name: jnp.reshape(array, (-1,) + array.shape[len(lead) :]) for name, array in values.items()}
-    draws = Draws(values, lead, params)
+    draws = Draws(values, lead, params, isinstance(posterior, MCMC) and posterior._jit_model_args)
     return draws if num_draws is None else _thin(draws, num_draws)
 
 
@@ -176,42 +179,53 @@ def _thin(draws, num_draws):
     kept = np.linspace(0, length - 1, max(num_draws // chains, 1)).round().astype(int)
     index = (np.arange(chains)[:, None] * length + kept).ravel()
     shape = draws.shape[:-1] + (len(kept),)
-    return Draws({name: array[index] for name, array in draws.values.items()}, shape, draws.params)
+    return draws._replace(values={name: array[index] for name, array in draws.values.items()}, shape=shape)
 
 
-def map_draws(function, key, draws, *, batch_size=None, label):
-    """``function(key, draw)`` for every draw, in batches; results have the leading axes of the draws.
+def map_draws(function, key, draws, *, arguments=(), batch_size=None, label):
+    """``function(key, draw, *arguments)`` for every draw, in batches; results have the leading axes of the draws.
 
     Args:
-        function: of a random key and a dict of values, returns a pytree of arrays.
+        function: of a random key and a dict of values, returns a pytree of arrays. If it is hashable by value and the draws are
+            of an MCMC with ``jit_model_args``, it is compiled once for all arguments of the same shapes.
         key: random key, split over the draws.
         draws: :class:`Draws`.
+        arguments: pytrees that are the same for all draws.
         batch_size: how many draws to work on at once; by default as many as fit into a quarter of a GiB.
         label: name of the calling function, for the line that is printed before a large result.
     """
-
-    def one(key_and_values):
-        return function(key_and_values[0], draws.params | key_and_values[1])
-
     inputs = random.split(key, draws.size), draws.values
     if batch_size is None:
         first = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), inputs)
-        batch_size = max(1, BATCH_BYTES // (8 * max(_largest_array(jax.make_jaxpr(one)(first).jaxpr), 1)))
+        program = jax.make_jaxpr(lambda inputs: function(inputs[0], draws.params | inputs[1], *arguments))(first)
+        batch_size = max(1, BATCH_BYTES // (8 * max(_largest_array(program.jaxpr), 1)))
     num_batches = -(-draws.size // min(batch_size, draws.size))
-    batch_size = -(-draws.size // num_batches)
-    index = np.minimum(np.arange(num_batches * batch_size), draws.size - 1).reshape(num_batches, batch_size)
-
-    @jax.jit
-    def run(inputs):
-        if num_batches == 1:
-            return jax.vmap(one)(inputs)
-        results = lax.map(jax.vmap(one), jax.tree.map(lambda array: array[index], inputs))
-        return jax.tree.map(lambda array: array.reshape((-1,) + array.shape[2:])[: draws.size], results)
-
-    total = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.eval_shape(inputs)))
+    if arguments and draws.jit_model_args:
+        run = partial(_mapped_in_one_program, function, num_batches, arguments)
+    else:
+        run = jax.jit(partial(_mapped, function, num_batches, arguments))
+    total = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(run, draws.params, inputs)))
     if total > LARGE_BYTES:
         print(f"{label}: the result takes {total / 2**30:.1f} GiB for {draws.size} draws; num_draws= takes fewer")
-    return jax.tree.map(lambda array: array.reshape(draws.shape + array.shape[1:]), run(inputs))
+    return jax.tree.map(lambda array: array.reshape(draws.shape + array.shape[1:]), run(draws.params, inputs))
+
+
+def _mapped(function, num_batches, arguments, params, inputs):
+    """Results for all draws, with one leading axis."""
+
+    def one(key_and_values):
+        return function(key_and_values[0], params | key_and_values[1], *arguments)
+
+    if num_batches == 1:
+        return jax.vmap(one)(inputs)
+    size = len(inputs[0])
+    batch_size = -(-size // num_batches)
+    index = np.minimum(np.arange(num_batches * batch_size), size - 1).reshape(num_batches, batch_size)
+    results = lax.map(jax.vmap(one), jax.tree.map(lambda array: array[index], inputs))
+    return jax.tree.map(lambda array: array.reshape((-1,) + array.shape[2:])[:size], results)
+
+
+_mapped_in_one_program = jax.jit(_mapped, static_argnums=(0, 1))
 
 
 def _largest_array(jaxpr) -> int:

@@ -1,5 +1,7 @@
 """What the hidden states and trajectories of a user's model were, given posterior draws of its parameters."""
 
+from typing import Any, NamedTuple
+
 from jax import random
 
 from tsppl.draws import as_draws, map_draws
@@ -74,10 +76,18 @@ def draw_latents(key, model, draws, args, kwargs, *, what="sample", batch_size=N
     names = [name for name, site in sites.items() if latent_shapes(site)]
     if not names:
         raise ValueError("the model has no sequence site with hidden states or a hidden trajectory")
+    options = {"arguments": (args, kwargs), "batch_size": batch_size, "label": "posterior_latents"}
+    return map_draws(_LatentsOfDraw(model, tuple(names), what), key, draws, **options)
 
-    def latents_of(key, draw):
-        replay_key, *keys = random.split(key, len(names) + 1)
-        sites = sequence_sites(replay(replay_key, model, draw, args, kwargs))
-        return {name: _QUESTIONS[what](key, sites[name]) for name, key in zip(names, keys, strict=True)}
 
-    return map_draws(latents_of, key, draws, batch_size=batch_size, label="posterior_latents")
+class _LatentsOfDraw(NamedTuple):
+    """Latents of some sites of a model, as a function of a draw and of the model's arguments."""
+
+    model: Any
+    names: tuple
+    what: str
+
+    def __call__(self, key, draw, args, kwargs):
+        replay_key, *keys = random.split(key, len(self.names) + 1)
+        sites = sequence_sites(replay(replay_key, self.model, draw, args, kwargs))
+        return {name: _QUESTIONS[self.what](key, sites[name]) for name, key in zip(self.names, keys, strict=True)}

@@ -78,15 +78,23 @@ def log_likelihood(
 def pointwise_terms(model, draws, args, kwargs, *, kind, sites=None, batch_size=None):
     """As :func:`log_likelihood`, for :class:`~tsppl.draws.Draws` and for some of the observed sites only."""
     trace = checked_trace(model, draws.first(), args, kwargs)
-    names = observed_sites(trace) if sites is None else list(sites)
+    names = tuple(observed_sites(trace) if sites is None else sites)
     scored = {name: _scored(name, trace) for name in names}
-
-    def terms_of(key, draw):
-        trace = replay(key, model, draw, args, kwargs)
-        return {name: jnp.where(scored[name], _terms(name, trace, kind), 0.0) for name in names}
-
-    terms = map_draws(terms_of, random.key(0), draws, batch_size=batch_size, label="log_likelihood")
+    arguments, options = (args, kwargs, scored), {"batch_size": batch_size, "label": "log_likelihood"}
+    terms = map_draws(_TermsOfDraw(model, names, kind), random.key(0), draws, arguments=arguments, **options)
     return {name: PointwiseTerms(terms[name], scored[name]) for name in names}
+
+
+class _TermsOfDraw(NamedTuple):
+    """Scored terms of some sites of a model, as a function of a draw and of the model's arguments."""
+
+    model: Any
+    names: tuple
+    kind: str
+
+    def __call__(self, key, draw, args, kwargs, scored):
+        trace = replay(key, self.model, draw, args, kwargs)
+        return {name: jnp.where(scored[name], _terms(name, trace, self.kind), 0.0) for name in self.names}
 
 
 def observed_sites(trace):

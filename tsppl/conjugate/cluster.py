@@ -41,7 +41,8 @@ class Cluster:
     ``point_shape``                              shape of one point: ``()``, ``(D,)``, or place and marks
     ``position_shape``                           shape of its place, to which ``window`` belongs
     ``point_statistics(point)``                  statistics of a single point
-    ``log_marginal(statistics, window)``         log density of the points of a cluster, the event integrated out
+    ``log_marginal(statistics, window)``         log density of the points of a cluster, the event integrated out;
+                                                 ``-inf`` where they cannot have one in common
     ``log_predictive(statistics, more, window)`` change of it when a point is added
     ``sample_event(key, window)``                an event from its prior, a NamedTuple
     ``sample_event_given(key, statistics, window)`` an event given its points
@@ -98,8 +99,8 @@ class Cluster:
 
     def log_predictive(self, statistics, more, window):
         """Log density of one more point, with statistics ``more``, given a cluster with ``statistics``."""
-        both = jax.tree.map(jnp.add, statistics, more)
-        return self.log_marginal(both, window) - self.log_marginal(statistics, window)
+        both = self.log_marginal(jax.tree.map(jnp.add, statistics, more), window)
+        return jnp.where(both == -jnp.inf, -jnp.inf, both - self.log_marginal(statistics, window))
 
 
 def log_normal_mass(low, high):

@@ -65,6 +65,7 @@ from tsppl.distributions.switching_linear_dynamics import (
     SwitchingLinearDynamics as SwitchingLinearDynamics,
 )
 from tsppl.distributions.transitions import (
+    restrict_states as restrict_states,
     sample_hierarchical_transitions as sample_hierarchical_transitions,
     stationary_probs as stationary_probs,
     sticky_dirichlet as sticky_dirichlet,

@@ -116,9 +116,12 @@ class SwitchingAutoregression(MarkovSwitching):
 
     def scored_steps(self, value):
         """Observed steps all of whose lags were observed, and steps whose state is known: bool ``(..., T)``."""
+        return self._of_series(value, self._scored_or_known(self._scored(), self._first_state))
+
+    def _of_series(self, value, steps):
+        """``steps`` for every series of a value."""
         lead = jnp.shape(value)[: jnp.ndim(value) - self.event_dim]
-        shape = jnp.broadcast_shapes(lead, self.batch_shape) + (self.num_steps,)
-        return jnp.broadcast_to(self._scored_or_known(self._scored(), self._first_state), shape)
+        return jnp.broadcast_to(steps, jnp.broadcast_shapes(lead, self.batch_shape) + (self.num_steps,))
 
     def _whole_steps(self):
         entries = self.observed_entries()
@@ -152,9 +155,11 @@ class SwitchingAutoregression(MarkovSwitching):
             )
 
     def _steps_with_cdf(self, value):
-        """Scored steps, without the last of a joint ``initial`` of the first steps."""
-        scored = self.scored_steps(value)
-        return scored if self.initial is None else scored & (jnp.arange(self.num_steps) >= self.num_lags)
+        """Steps whose observation is scored, without the last of a joint ``initial`` of the first steps."""
+        scored = self._scored()
+        if self.initial is not None:
+            scored &= jnp.arange(self.num_steps) >= self.num_lags
+        return self._of_series(value, scored)
 
     def _with_emission(self, change, *args, **kwargs):
         changed = copy.copy(self)

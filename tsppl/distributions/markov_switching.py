@@ -237,6 +237,7 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
 
         def of_entry(strictly, entry):
             stand_in = self._with_emission(LogProbabilityBelow, entry, strictly=strictly)
+            stand_in.known_states = None
             return jnp.exp(stand_in._potentials(value)[2])
 
         entries = jnp.arange(math.prod(self.event_shape[1:]))

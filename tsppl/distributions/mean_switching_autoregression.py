@@ -36,7 +36,8 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
         num_conditioned: number of first steps that are given, ``L`` by default; the density is that of the others.
         initial_logits, transition_logits: alternatives to the probabilities.
         time_varying: ``("transition_probs",)`` if the transitions carry a time axis (Filardo 1994).
-        mask, lengths, method: as in :class:`AutoregressiveHMM`.
+        mask, lengths, known_states, method: as in :class:`AutoregressiveHMM`; labels of the ``L`` steps before the first one
+            scored count too, in its term.
 
     Raises:
         ValueError: on shapes that do not fit, or if ``K^(L+1)`` is above 1024.
@@ -67,6 +68,7 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
         time_varying=(),
         mask=None,
         lengths=None,
+        known_states=None,
         method="auto",
         validate_args=None,
     ):
@@ -88,6 +90,7 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
             time_varying=time_varying,
             mask=mask,
             lengths=lengths,
+            known_states=known_states,
             method=method,
             validate_args=validate_args,
         )
@@ -123,7 +126,24 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
         log_likelihoods = self._residual_log_likelihoods(residuals, entries)
         log_likelihoods = log_likelihoods.reshape(log_likelihoods.shape[:-2] + (self.num_steps, -1))
         log_likelihoods = jnp.where(self._scored()[..., None], log_likelihoods, 0.0)
-        return *self._joint_chain(), log_likelihoods[..., self.num_conditioned :, :]
+        return *self._joint_chain(), self._restricted(log_likelihoods[..., self.num_conditioned :, :])
+
+    def _restricted(self, log_likelihoods):
+        known = self._known()
+        if known is None:
+            return log_likelihoods
+        known = known[..., self.num_conditioned :, None]
+        possible = (known < 0) | (known == self._state_index)
+        possible = possible.at[..., 0, :].set(self._lags_agree().all(-1))
+        return jnp.where(possible, log_likelihoods, -jnp.inf)
+
+    def _lags_agree(self):
+        """Do states of each lag of the first step scored agree with what is known of them? ``(..., K^(L+1), L+1)``."""
+        states, first, known = joint_states(self.num_states, self.num_lags), self.num_conditioned, self._known()
+        if known is None:
+            return jnp.ones(states.shape, bool)
+        known = jnp.flip(known[..., None, first - self.num_lags : first + 1], -1)
+        return (known < 0) | (known == states)
 
     def _joint_chain(self):
         rows = "s,k,k" if self._transitions_vary else "k,k"
@@ -171,10 +191,16 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
             return messages.smooth(*potentials, method=self.method).state_probs
 
         joint = self._apply(core, value, core_ndim=2)
-        first = jnp.exp(self._joint_chain()[0]) if given == "past" else joint[..., 0, :]
+        first = joint[..., 0, :, None]
+        if given == "past":
+            # Of the labels, a step knows those of longer lags.
+            known = jnp.flip(jnp.cumprod(jnp.flip(self._lags_agree(), -1), -1), -1)
+            first = jnp.exp(self._joint_chain()[0])[..., None] * known
+            first /= first.sum(-2, keepdims=True)
         states = joint_states(self.num_states, self.num_lags)
-        lags = np.eye(self.num_states)[states[:, :0:-1]].transpose(1, 0, 2)
-        before = jnp.einsum("...m,lmk->...lk", first, jnp.asarray(lags, joint.dtype))
+        first = jnp.broadcast_to(first, first.shape[:-1] + states.shape[1:])
+        lags = jnp.asarray(np.eye(self.num_states)[states], joint.dtype)
+        before = jnp.flip(jnp.einsum("...ml,mlk->...lk", first, lags), -2)[..., : self.num_lags, :]
         before = jnp.broadcast_to(before, joint.shape[:-2] + before.shape[-2:])
         probs = jnp.concatenate([before, self._reported_probs(joint)], -2)
         return {"state_probs": self._pad_front(probs, jnp.nan, 2)}

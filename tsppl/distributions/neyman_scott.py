@@ -283,9 +283,8 @@ class NeymanScott:
         """
         event_key, amplitude_key, empty_key = random.split(key, 3)
         labels, points = jnp.asarray(labels), jnp.asarray(points)
-        empty, empty_amplitudes = self._sample_empty_events(empty_key, num_empty)
         if not len(labels):
-            return empty, empty_amplitudes
+            return self._sample_empty_events(empty_key, num_empty)
         clusters = messages.clusters_of_labels(self.cluster, labels, points, self.window)
         keys = random.split(event_key, len(labels))
         events = jax.vmap(self.cluster.sample_event_given)(keys, clusters.statistics, clusters.window)
@@ -293,6 +292,9 @@ class NeymanScott:
         amplitudes = random.gamma(amplitude_key, concentration) / (self.amplitude.rate + 1)
         amplitudes = jnp.where(clusters.occupied, amplitudes, 0.0)
         events = jax.vmap(self.cluster.moved)(events, clusters.origins)
+        if not num_empty:
+            return events, amplitudes
+        empty, empty_amplitudes = self._sample_empty_events(empty_key, num_empty)
         joined = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), events, empty)
         return joined, jnp.concatenate([amplitudes, empty_amplitudes])
 

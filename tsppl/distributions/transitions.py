@@ -64,6 +64,35 @@ def transition_probs_from_rates(rates, intervals) -> Float[Array, "*batch K K"]:
     return probs / probs.sum(-1, keepdims=True)
 
 
+def restrict_states(probs, num_states) -> Float[Array, "*batch K"]:
+    """Probabilities of the first ``num_states`` states alone: models of every size in one compiled program.
+
+    Entries of further states are zero, and rows are divided by their sums. A Dirichlet vector restricted so is Dirichlet with
+    the weights of the entries left. So a model with room for ``K`` states whose initial and transition probabilities are
+    restricted has, exactly, the posterior of the smaller model; the parameters of states out of use follow their prior. As
+    ``num_states`` may be traced, ``MCMC(..., jit_model_args=True)`` compiles once for all sizes (and, with ``lengths`` or
+    ``mask`` as arguments of the model, for all folds).
+
+    Args:
+        probs: ``(..., K)``, of the first state or rows of transitions.
+        num_states: int, from 1 to ``K``; may be an array inside of ``jit``.
+
+    Raises:
+        ValueError: if ``num_states`` is not from 1 to ``K``.
+
+    >>> import jax.numpy as jnp, tsppl.distributions as tsd
+    >>> tsd.restrict_states(jnp.array([0.2, 0.6, 0.2]), 2).round(3).tolist()
+    [0.25, 0.75, 0.0]
+    """
+    probs = jnp.asarray(probs)
+    if is_concrete(num_states) and not 1 <= int(num_states) <= probs.shape[-1]:
+        raise ValueError(
+            f"num_states is {num_states}; probs has entries of {probs.shape[-1]} states, of which 1 are left at least"
+        )
+    kept = jnp.where(jnp.arange(probs.shape[-1]) < num_states, probs, 0.0)
+    return kept / jnp.maximum(kept.sum(-1, keepdims=True), jnp.finfo(kept.dtype).tiny)
+
+
 def sticky_dirichlet(num_states, *, concentration=1.0, stickiness=0.0):
     """Prior of transition probabilities ``(K, K)`` in which states tend to stay (Fox et al. 2011).
 

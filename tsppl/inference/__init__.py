@@ -20,6 +20,7 @@ from tsppl.inference.low_rank_selection import (
     select_low_rank as select_low_rank,
 )
 from tsppl.inference.low_rank_starts import grow_rank as grow_rank, low_rank_factors as low_rank_factors
+from tsppl.inference.program_reuse import compile_once as compile_once
 from tsppl.inference.sequence_gibbs import SequenceGibbs as SequenceGibbs
 from tsppl.inference.stacking import stacking_weights as stacking_weights
 from tsppl.inference.start_search import FoundStarts as FoundStarts, find_start as find_start

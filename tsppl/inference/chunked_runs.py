@@ -14,6 +14,8 @@ import numpy as np
 from jax import random
 from tqdm.auto import tqdm
 
+from tsppl.inference.program_reuse import compile_once
+
 _STATE = "state.pkl"
 
 
@@ -70,7 +72,8 @@ def run_in_chunks(
     total = mcmc.num_warmup + whole
     mcmc.progress_bar = False
     try:
-        with tqdm(total=total, initial=min(done, total), disable=not (progress_bar and bar), unit="step") as progress:
+        bar_options = {"total": total, "initial": min(done, total), "disable": not (progress_bar and bar)}
+        with compile_once(), tqdm(**bar_options, unit="step") as progress:
             progress.set_description("compiling")
             if saved:
                 state = _from_host(saved["state"])

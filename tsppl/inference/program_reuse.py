@@ -1,0 +1,56 @@
+"""Runs of MCMC that share one compiled program."""
+
+from collections.abc import Hashable
+from contextlib import contextmanager
+from functools import partial
+from types import FunctionType
+
+import numpyro.util
+
+
+@contextmanager
+def compile_once():
+    """Let the runs of an MCMC object inside of this block compile once, whatever their data, keys and starts.
+
+    NumPyro (0.22 and 0.23) wraps its loop in a new compiled function for each ``MCMC.run``, so that a second run with data of
+    the same shapes compiles as long as the first. Inside of the block the function is kept. With ``MCMC(...,
+    jit_model_args=True)`` the model's arguments are traced, and data, folds (``lengths``, ``mask``) and numbers of states
+    (:func:`tsppl.distributions.restrict_states`) share the program; and so do, for draws of such an MCMC object,
+    ``to_arviz``, ``log_likelihood`` and ``posterior_latents``, inside and outside of the block.
+
+    >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> from numpyro.infer import MCMC, NUTS
+    >>> from tsppl.inference import compile_once
+    >>> def model(y):
+    ...     loc = numpyro.sample("loc", dist.Normal(0.0, 10.0))
+    ...     numpyro.sample("y", dist.Normal(loc, 1.0).expand([3]).to_event(1), obs=y)
+    >>> mcmc = MCMC(NUTS(model), num_warmup=50, num_samples=50, jit_model_args=True, progress_bar=False)
+    >>> with compile_once():
+    ...     for fold, y in enumerate(jnp.array([[1.0, 2.0, 3.0], [2.0, 2.0, 5.0]])):
+    ...         mcmc.run(jax.random.key(fold), y)
+    """
+    make, made = numpyro.util.maybe_jit, {}
+
+    def make_once(function, **options):
+        key = _what_it_is(function), tuple(sorted(options.items()))
+        if key not in made:
+            made[key] = make(function, **options)
+        return made[key]
+
+    numpyro.util.maybe_jit = make_once
+    try:
+        yield
+    finally:
+        numpyro.util.maybe_jit = make
+
+
+def _what_it_is(value):
+    """Equal for functions of the same code that closed over the same things; other values are what they are."""
+    if isinstance(value, partial):
+        options = tuple((name, _what_it_is(option)) for name, option in sorted(value.keywords.items()))
+        return partial, _what_it_is(value.func), tuple(map(_what_it_is, value.args)), options
+    if isinstance(value, FunctionType):
+        return value.__code__, tuple(_what_it_is(cell.cell_contents) for cell in value.__closure__ or ())
+    if isinstance(value, tuple | list):
+        return type(value), tuple(map(_what_it_is, value))
+    return value if isinstance(value, Hashable) else id(value)
