@@ -55,7 +55,7 @@ def on_the_line(length, edges):
     """Rows of chunked and compiled sweeps."""
     process = make(length, edges)
     pattern = process.simulate(random.key(0))
-    layout = chunk_layout(np.asarray(pattern.points), 1.2, reaches_per_chunk=3.0, num_slots=24)
+    layout = chunk_layout(np.asarray(pattern.points), 1.2, reaches_per_chunk=2.0, num_slots=16)
     yield f"chunked, edges {edges}", *measure(sweep_labels_chunked, process, pattern, layout=layout)
     if has_numba():
         yield f"numba, edges {edges}", *measure(sweep_labels_numba, process, pattern, reach=1.2)

@@ -34,6 +34,20 @@ def series(family, solver="newton", num_steps=T):
     )
 
 
+def test_probabilities_below_are_those_of_the_emission_given_the_past():
+    """Of Gaussian steps by their distribution function; of counts the difference of the two is the probability."""
+    law = series("gaussian")
+    value = law.sample(random.key(4))
+    means = jax.vmap(lambda h: READOUT @ h)(law.states(value))
+    for bound in law.cdf_steps(value):
+        assert_allclose(bound, stats.norm.cdf(np.asarray(value - means) / 0.3))
+    law = series("poisson")
+    value = law.sample(random.key(5), (2,))
+    lower, upper = law.cdf_steps(value)
+    assert lower.shape == value.shape
+    assert_allclose(jnp.log(upper - lower).sum(-1), law.log_prob_steps(value))
+
+
 @pytest.mark.parametrize("family", EMISSIONS)
 def test_density_is_the_product_over_steps(family):
     law = series(family)

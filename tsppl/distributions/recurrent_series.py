@@ -6,6 +6,7 @@ from jax import lax
 from numpyro.distributions import constraints
 
 from tsppl.distributions.emissions import as_distribution
+from tsppl.distributions.marginal_cdf import marginal_cdf
 from tsppl.distributions.sequence import SequenceDistribution
 from tsppl.distributions.shapes import split_keys
 from tsppl.recurrence.deer_scan import check_solver, deer_scan
@@ -116,6 +117,18 @@ class RecurrentSeries(SequenceDistribution):
     def log_prob(self, value, intermediates=None):
         """Log density of the series, the sum of :meth:`log_prob_steps`."""
         return self.log_prob_steps(value).sum(-1)
+
+    def cdf_steps(self, value):
+        """``(P(Y_t < y_t | y_<t), P(Y_t <= y_t | y_<t))`` of every entry on its own; NaN where not scored."""
+        value = self.check_value(value)
+
+        def bounds(value):
+            return jax.vmap(lambda state, y: marginal_cdf(self.emission(state), y))(self.states(value), value)
+
+        found = jnp.vectorize(bounds, signature=f"{self._series}->{self._series},{self._series}")(value)
+        scored = self.scored_steps(value)
+        scored = scored.reshape(scored.shape + (1,) * (self.event_dim - 1))
+        return tuple(jnp.where(scored, bound, jnp.nan) for bound in found)
 
     def sample_with_latents(self, key, sample_shape=()):
         """Draw ``(series, {})``, step by step; the states are functions of the series."""

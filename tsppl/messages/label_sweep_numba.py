@@ -7,7 +7,7 @@ largest.
 """
 
 import importlib.util
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 
 import jax
@@ -69,9 +69,32 @@ def sweep_labels_numba(
         "window": window.reshape(2, -1) if cluster.edges == "exact" else None,
     }
     num_slots = num_points if max_clusters is None else min(max_clusters, num_points)
-    sweep = partial(_sweep, type(cluster), num_slots)
+    layout, packed = _packed(inputs)
+    sweep = partial(_sweep, type(cluster), num_slots, layout)
     shapes = jax.ShapeDtypeStruct((num_points,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
-    return Sweep(*jax.pure_callback(sweep, shapes, inputs, vmap_method="sequential"))
+    return Sweep(*jax.pure_callback(sweep, shapes, *packed, vmap_method="sequential"))
+
+
+def _packed(tree):
+    """How to unpack, and all numbers as one vector, whole numbers as another: a callback pays for each array it is given."""
+    leaves, structure = jax.tree.flatten(tree)
+    is_whole = tuple(jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in leaves)
+    vectors = []
+    for whole in (False, True):
+        chosen = [leaf for leaf, kind in zip(leaves, is_whole, strict=True) if kind == whole]
+        dtype = jnp.uint32 if whole else jnp.result_type(*chosen)
+        vectors.append(jnp.concatenate([leaf.astype(dtype).ravel() for leaf in chosen]))
+    return (structure, is_whole, tuple(leaf.shape for leaf in leaves)), vectors
+
+
+def _unpacked(layout, *vectors):
+    structure, is_whole, shapes = layout
+    begin, leaves = [0, 0], []
+    for whole, shape in zip(is_whole, shapes, strict=True):
+        end = begin[whole] + int(np.prod(shape, dtype=int))
+        leaves.append(vectors[whole][begin[whole] : end].reshape(shape))
+        begin[whole] = end
+    return jax.tree.unflatten(structure, leaves)
 
 
 def require_numba(cluster=None):
@@ -91,25 +114,25 @@ def require_numba(cluster=None):
 
 
 @np.errstate(all="ignore")
-def _sweep(family, num_slots, inputs):
-    """Labels and missing slots, from and to NumPy arrays: in here no function of JAX may be called."""
+def _sweep(family, num_slots, layout, numbers, whole_numbers):
+    """Labels and missing slots, from and to NumPy arrays: in here no function of JAX may compute."""
     from tsppl.messages import label_sweep_compiled as compiled
 
-    inputs = jax.tree.map(np.asarray, inputs)
+    inputs = _unpacked(layout, np.asarray(numbers, float), np.asarray(whole_numbers))
     reach, concentration, new = inputs["numbers"].tolist()
     generator = np.random.default_rng(inputs["seed"])
-    positions = inputs["positions"].astype(float).reshape(len(inputs["labels"]), -1)
+    positions = inputs["positions"].reshape(len(inputs["labels"]), -1)
     cell, num_cells, neighbours = _grid(generator, positions, reach)
     order = compiled.visiting_order(cell, num_cells, generator.random(len(cell)))
-    slot = inputs["labels"].astype(np.int64)
+    slot = inputs["labels"].view(np.int32).astype(np.int64)
     unfit = slot >= num_slots
     slot[unfit] = -1
     log_size = np.log(np.arange(len(cell) + 1) + concentration)
     visits = cell, num_cells, neighbours, order, generator.random(len(cell))
-    common = slot, num_slots, visits, inputs["apart"].astype(float), new
+    common = slot, num_slots, visits, inputs["apart"], new
     window = np.full((2, positions.shape[1]), [[-np.inf], [np.inf]])
     if inputs["window"] is not None:
-        window = inputs["window"].astype(float)
+        window = inputs["window"]
     missing = FAMILIES[family][1](compiled, common, log_size, positions, inputs["family"], window)
     return compiled.canonical(slot), np.int32(missing + unfit.sum())
 
@@ -142,18 +165,23 @@ def _gaussian_parameters(cluster, points):
 
 def _sweep_gaussian(compiled, common, log_size, positions, parameters, window):
     """In units of the clusters' width."""
-    scale = parameters["scale"].astype(float)
-    log_numbers = np.log(np.arange(1, len(log_size) + 1))
+    scale = parameters["scale"]
     log_join = log_size - np.log(scale).sum() - 0.5 * len(scale) * np.log(2 * np.pi)
-    log_join[1:] -= 0.5 * len(scale) * np.diff(log_numbers)
+    log_join[1:] -= 0.5 * len(scale) * _log_ratios(len(log_size))
     axes = tuple(range(len(scale)))
     return compiled.sweep_gaussian(*common, log_join, positions / scale, axes, *(window / scale))
+
+
+@lru_cache(maxsize=8)
+def _log_ratios(size):
+    """``log((n + 1) / n)`` for ``n`` from 1 to ``size - 1``."""
+    return np.diff(np.log(np.arange(1, size + 1)))
 
 
 def _sequence_parameters(cluster, points):
     return {
         "neurons": points[:, 1],
-        "neuron_probs": cluster.neuron_probs,
+        "neuron_probs": jnp.maximum(cluster.neuron_probs, jnp.finfo(cluster.neuron_probs.dtype).tiny),
         "offsets": cluster.offsets,
         "widths": cluster.widths,
         "warps": cluster.warps,
@@ -164,18 +192,16 @@ def _sequence_parameters(cluster, points):
 
 def _sweep_sequences(compiled, common, log_size, positions, parameters, window):
     """With tables by neuron and kind, which is a type with a warp."""
-    smallest = np.finfo(parameters["neuron_probs"].dtype).tiny
     neurons = parameters["neurons"].astype(np.int64).clip(0, parameters["neuron_probs"].shape[1] - 1)
     probs, offsets, widths, warps, type_probs, warp_probs = (
-        parameters[name].astype(float)
-        for name in ("neuron_probs", "offsets", "widths", "warps", "type_probs", "warp_probs")
+        parameters[name] for name in ("neuron_probs", "offsets", "widths", "warps", "type_probs", "warp_probs")
     )
 
     def table(of_type, of_warp):
         return np.ascontiguousarray((of_type[:, None] * of_warp[:, None]).reshape(-1, of_type.shape[1]).T)
 
     log_prior = np.log(np.outer(type_probs, warp_probs).ravel())
-    log_probs = np.log(table(np.maximum(probs, smallest), np.ones_like(warps)))
+    log_probs = np.log(table(probs, np.ones_like(warps)))
     tables = table(offsets, warps), table(widths, warps) ** -2.0, log_probs
     return compiled.sweep_sequences(*common, log_size, positions[:, 0], neurons, tables, log_prior, *window[:, 0])
 
