@@ -14,6 +14,7 @@ import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.test_label_gibbs import total_variation
 from tests.test_label_proofs import swept_and_moved
+from tsppl.inference.label_starts import neighbouring_labels
 
 
 class DecayStatistics(NamedTuple):
@@ -90,6 +91,26 @@ def test_its_marginal_is_the_sum_over_onsets_and_points_may_come_and_go():
     more = jax.tree.map(lambda array: array[0], singles)
     change = cluster.log_predictive(fewer, more, PROCESS.window)
     assert_allclose(cluster.log_marginal(fewer, PROCESS.window) + change, expected)
+
+
+def test_points_that_cannot_belong_together_start_apart_and_stay_apart():
+    """Points before every onset are background at the start, and no point joins a cluster that cannot be."""
+    cluster = DecayCluster(4.0, ONSETS[ONSETS >= 2.0])
+    process = tsd.NeymanScott(0.6, dist.Gamma(2.0, 0.5), cluster, 0.4, (0.0, 5.0))
+    labels = jax.jit(neighbouring_labels)(process, jnp.asarray(POINTS))
+    assert labels[:3].tolist() == [-1, -1, -1]
+    assert jnp.isfinite(process.log_joint(labels, POINTS))
+    early, late = (cluster.point_statistics(jnp.asarray(point)) for point in (1.0, 3.0))
+    assert cluster.log_predictive(early, late, process.window) == -jnp.inf
+
+
+def test_a_lone_point_outside_of_the_window_starts_as_a_cluster():
+    """Points of clusters fall outside of the window, background points do not."""
+    process = tsd.NeymanScott(0.6, dist.Gamma(2.0, 0.5), tsd.GaussianCluster(0.1), 0.4, (0.0, 5.0))
+    points = jnp.array([-0.3, 2.0, 2.05, 4.0])
+    labels = jax.jit(neighbouring_labels)(process, points)
+    assert labels[0] == 0
+    assert jnp.isfinite(process.log_joint(labels, points))
 
 
 @pytest.mark.slow

@@ -82,7 +82,14 @@ def test_numbers_of_states_out_of_range_are_named(num_states):
         tsd.restrict_states(jnp.ones(3) / 3, num_states)
 
 
-@pytest.mark.parametrize(("num_chains", "chain_method"), [(1, "sequential"), (2, "vectorized"), (2, jax.vmap)])
+@pytest.mark.parametrize(
+    ("num_chains", "chain_method"),
+    [
+        (2, "vectorized"),
+        pytest.param(1, "sequential", marks=pytest.mark.slow),
+        pytest.param(2, jax.vmap, marks=pytest.mark.slow),
+    ],
+)
 def test_every_number_of_states_and_fold_runs_the_same_program(compilations, num_chains, chain_method):
     """The second run compiles next to nothing, and its draws are those of a run outside."""
 
@@ -101,6 +108,7 @@ def test_every_number_of_states_and_fold_runs_the_same_program(compilations, num
     assert_allclose(mcmc.get_samples()["rate"], alone.get_samples()["rate"])
 
 
+@pytest.mark.slow
 def test_what_is_asked_after_sampling_shares_a_program_too(compilations):
     """Trees of the second number of states compile nothing large, and hold what a closed-over model would give."""
     mcmc, trees = MCMC(NUTS(model), num_chains=2, chain_method="vectorized", jit_model_args=True, **FEW), {}

@@ -10,7 +10,7 @@ from tests.scripts import QUICK_TO_COMPILE, TUTORIALS, is_figure, printed_by, ru
 
 @pytest.mark.slow
 def test_quickstart_tells_three_kinds_of_year_apart_and_saves_its_figure(tmp_path):
-    printed = run_tutorial("quickstart.py", tmp_path)
+    printed = run_tutorial("quickstart.py", tmp_path, "--quick")
     ranking = [line for line in printed.splitlines() if re.match(r"\d states ", line)]
     assert ranking[0].startswith(("3 states", "4 states"))
     assert ranking[-1].startswith("1 states")

@@ -3,12 +3,14 @@ How many kinds of year do earthquakes have?
 ===========================================
 
 Poisson hidden Markov models with one to four states for the yearly number of major earthquakes, 1900 to 2006: fit by
-NUTS, compare by leave-one-year-out cross-validation, decode the states, and forecast ten years.
+NUTS, compare by leave-one-year-out cross-validation, decode the states, and forecast ten years. ``--quick`` compares one and
+three states only, with shorter chains.
 """
 
 # %%
 # The model is ordinary NumPyro. The hidden states are summed out inside ``HiddenMarkov``.
 
+import sys
 from pathlib import Path
 
 import arviz as az
@@ -22,6 +24,8 @@ from numpyro.infer import MCMC, NUTS
 import tsppl
 import tsppl.distributions as tsd
 from tsppl.plots import plot_decoded_series
+
+NUMBERS, DRAWS = ((1, 3), 300) if "--quick" in sys.argv else ((1, 2, 3, 4), 500)
 
 counts, years = tsppl.datasets.earthquakes()
 
@@ -44,9 +48,9 @@ def model(counts, num_states, num_steps):
 
 dims = {"initial_probs": ["state"], "transition_probs": ["state", "state_to"], "rate": ["state"]}
 fits, trees = {}, {}
-for num_states in (1, 2, 3, 4):
+for num_states in NUMBERS:
     print(f"{num_states} state(s)")
-    mcmc = MCMC(NUTS(model), num_warmup=500, num_samples=500, num_chains=4, chain_method="vectorized")
+    mcmc = MCMC(NUTS(model), num_warmup=DRAWS, num_samples=DRAWS, num_chains=4, chain_method="vectorized")
     mcmc.run(jax.random.key(num_states), counts, num_states, len(counts))
     fits[num_states] = mcmc
     trees[f"{num_states} states"] = tsppl.to_arviz(mcmc, coords={"time": years}, dims=dims)
