@@ -5,7 +5,7 @@ A family of clusters of one's own: bursts of single neurons
 Neurons of a singing zebra finch fire in bursts. How many bursts are there, how long do they last, how many spikes has each?
 tsppl knows clusters that are Gaussian, sequences of many neurons, or documents; a burst is none of these: its spikes are near in
 time and all of the same neuron. A family of clusters is one small class, and this tutorial writes it, checks it, and lets
-NUTS and label sweeps use it. ``--quick`` takes 3 of the 22 seconds and shorter chains.
+NUTS and label sweeps use it. ``--quick`` takes 3 seconds of song in place of 10, and shorter chains.
 """
 
 # %%
@@ -33,7 +33,7 @@ import tsppl.distributions as tsd
 from tsppl.inference import LabelGibbs
 
 QUICK = "--quick" in sys.argv
-SECONDS, WARMUP, DRAWS = (3.0, 100, 100) if QUICK else (22.2, 250, 250)
+SECONDS, WARMUP, DRAWS = (3.0, 100, 100) if QUICK else (10.0, 250, 250)
 
 
 class Sums(NamedTuple):
@@ -132,7 +132,7 @@ def model(spikes, window):
     process.sample("spikes", spikes)
 
 
-block = LabelGibbs(model, "spikes", method="serial", max_clusters=len(spikes) // 2, num_sweeps=2 if QUICK else 3)
+block = LabelGibbs(model, "spikes", method="serial", max_clusters=len(spikes) // 2, num_sweeps=2)
 names = ["event_rate", "mean_size", "width", "background_rate"]
 kernel = Gibbs([(block, [block.labels_site]), (NUTS(model, init_strategy=init_to_median), names)])
 mcmc = MCMC(kernel, num_warmup=WARMUP, num_samples=DRAWS, num_chains=2, chain_method="sequential", progress_bar=False)
