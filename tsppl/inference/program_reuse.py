@@ -12,7 +12,7 @@ import numpyro.util
 def compile_once():
     """Let the runs of an MCMC object inside of this block compile once, whatever their data, keys and starts.
 
-    NumPyro (0.22 and 0.23) wraps its loop in a new compiled function for each ``MCMC.run``, so that a second run with data of
+    NumPyro 0.22 wraps its loop in a new compiled function for each ``MCMC.run``, so that a second run with data of
     the same shapes compiles as long as the first. Inside of the block the function is kept. With ``MCMC(...,
     jit_model_args=True)`` the model's arguments are traced, and data, folds (``lengths``, ``mask``) and numbers of states
     (:func:`tsppl.distributions.restrict_states`) share the program; and so do, for draws of such an MCMC object,
@@ -29,7 +29,10 @@ def compile_once():
     ...     for fold, y in enumerate(jnp.array([[1.0, 2.0, 3.0], [2.0, 2.0, 5.0]])):
     ...         mcmc.run(jax.random.key(fold), y)
     """
-    make, made = numpyro.util.maybe_jit, {}
+    make, made = getattr(numpyro.util, "maybe_jit", None), {}
+    if make is None:  # a later NumPyro, which has to be looked at anew: runs are right, and compile one by one
+        yield
+        return
 
     def make_once(function, **options):
         key = _what_it_is(function), tuple(sorted(options.items()))
