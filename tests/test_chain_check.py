@@ -12,6 +12,7 @@ import pytest
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tsppl.inference import check_chains, stacking_weights
+from tsppl.inference.chain_check import _states_in_use
 from tsppl.inference.stacking import left_out_densities
 
 RNG = np.random.default_rng(0)
@@ -72,6 +73,15 @@ def test_a_good_fit_has_no_problem():
         check_chains({"loc": np.ones((9, 2)), "scale": np.ones((9, 2)), "stay": np.full(9, 0.9)}, model, (Y,))
     with pytest.raises(ValueError, match="pass the model"):
         check_chains({"loc": np.ones((9, 2))})
+
+
+def test_states_that_are_out_of_use_are_not_missed():
+    initial, rows = (tsd.restrict_states(jnp.full(shape, 1 / 3), 2) for shape in (3, (3, 3)))
+    emission = dist.Normal(jnp.zeros(3), 1.0)
+    restricted = tsd.HiddenMarkov(initial, rows, emission, num_steps=T)
+    assert _states_in_use(restricted).tolist() == [0, 1]
+    whole = tsd.HiddenMarkov(emission=emission, initial_logits=jnp.zeros(3), transition_logits=rows, num_steps=T)
+    assert _states_in_use(whole).tolist() == [0, 1, 2]
 
 
 def test_no_weights_where_terms_are_conditional():

@@ -5,8 +5,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from jax import random
 from numpyro import handlers
 
+import tsppl
 import tsppl.distributions as tsd
 from tests.models import (
     COUNTS,
@@ -269,3 +271,27 @@ def test_series_grow_at_their_own_end():
     site = SequenceSite(series, jnp.array([[1, 2, 3, 4], [1, 2, 0, 0]]), None, True, {})
     grown = _append(site, jnp.array([[8, 9], [8, 9]]), 2)
     assert grown.tolist() == [[1, 2, 3, 4, 8, 9], [1, 2, 8, 9, 0, 0]]
+
+
+@pytest.mark.parametrize("given", ["mask", "known_states"])
+def test_the_past_stays_as_observed_where_the_future_says_nothing_of_it(given):
+    """Fillers of masked steps are not taken for data, nor labels forgotten, when ``future`` has None in their place."""
+    y, num_steps = np.array([9.0, 8.0, 10.0, 9.0, 0.0, 0.0]), 2
+    observed = {
+        "mask": np.array([True, True, True, True, False, False]),
+        "known_states": np.array([-1, -1, -1, -1, -1, 0]),
+    }
+
+    def model(y, observed, slope):
+        rate = numpyro.sample("rate", dist.Gamma(2.0, 0.2).expand([2]).to_event(1))
+        rows = jnp.broadcast_to(jnp.array([[0.9, 0.1], [0.2, 0.8]]), (len(slope) - 1, 2, 2))
+        options = {"num_steps": len(slope), "time_varying": ("transition_probs",), given: observed}
+        series = tsd.HiddenMarkov(jnp.full(2, 0.5), rows, dist.Poisson(rate), **options)
+        numpyro.sample("y", series, obs=y)
+
+    draws = {"rate": jnp.tile(jnp.array([1.0, 9.0]), (2000, 1))}
+    future, fitted = {"slope": np.zeros(8), "observed": None}, (y, observed[given], np.zeros(6))
+    found = tsppl.forecast(random.key(0), model, draws, num_steps, *fitted, future=future)["y"]["states"]
+    end = tsppl.posterior_latents(random.key(1), model, draws, *fitted, what="marginals")["y"]["state_probs"][0, -1]
+    expected = end @ np.array([0.1, 0.8])
+    assert abs(np.mean(found[:, 0]) - expected) < 4.5 * np.sqrt(0.25 / 2000)

@@ -78,8 +78,10 @@ def test_a_restricted_dirichlet_is_the_smaller_dirichlet():
 
 @pytest.mark.parametrize("num_states", [0, 4])
 def test_numbers_of_states_out_of_range_are_named(num_states):
-    with pytest.raises(ValueError, match=f"num_states is {num_states}"):
+    with pytest.raises(ValueError, match=f"num_states is {num_states}; it must be from 1 to 3"):
         tsd.restrict_states(jnp.ones(3) / 3, num_states)
+    with pytest.raises(TypeError, match="must be an integer"):
+        tsd.restrict_states(jnp.ones(3) / 3, 1.5)
 
 
 @pytest.mark.parametrize(

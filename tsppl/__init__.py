@@ -1,5 +1,7 @@
 """Probabilistic time series and point processes for NumPyro."""
 
+from importlib import import_module
+
 from tsppl import (
     datasets as datasets,
     distributions as distributions,
@@ -36,3 +38,10 @@ from tsppl.scoring import log_likelihood as log_likelihood
 from tsppl.stays import dwell_times as dwell_times, expected_durations as expected_durations
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name):
+    """``tsppl.plots``, imported when it is first asked for: Matplotlib is slow to import."""
+    if name == "plots":
+        return import_module("tsppl.plots")
+    raise AttributeError(f"module 'tsppl' has no attribute {name!r}")

@@ -1,6 +1,5 @@
 """Draws of what was not observed: the future of a user's model, and the gaps in its data."""
 
-import copy
 import inspect
 
 import jax.numpy as jnp
@@ -38,7 +37,9 @@ def forecast(
         *args: arguments of the model, as they were for the fit.
         future: dict of the arguments, by name, that differ when the series has ``T + num_steps`` steps, such as
             ``dict(covariates=all_rows, y=None)``. Observed series need no future: pass None, or NaN-extended arrays, or
-            leave them out, as the model likes it. ``lengths`` stay as they are.
+            leave them out, as the model likes it. ``lengths``, ``mask`` and known states of the steps that there are stay
+            as they were for the fit; with ``lengths`` row ``lengths[i]`` of a covariate is the first future one of series
+            ``i``.
         batch_ndims, num_draws, batch_size: as in :func:`tsppl.posterior_latents`.
         **kwargs: keyword arguments of the model, as they were for the fit.
 
@@ -139,8 +140,7 @@ def _replay_with_future(key, model, draw, args, kwargs, arguments, num_steps):
                 f"{needed} steps, not {getattr(unwrap(fn)[0], 'num_steps', None)}. Does future hold every argument "
                 "that sets the length?"
             )
-        distribution = copy.copy(sequence_distribution(fn, jnp.shape(site.value))[0])
-        distribution.lengths = site.distribution.lengths
+        distribution = sequence_distribution(fn, jnp.shape(site.value))[0].continuing(site.distribution)
         answers[name] = distribution.forecast(keys[name], site.value)
         return answers[name]["value"]
 
@@ -165,7 +165,7 @@ def _replay_with_future(key, model, draw, args, kwargs, arguments, num_steps):
         longer = replay(future_key, model, {}, *arguments, substitute_fn=longer_value)
     except ValueError as error:
         raise ValueError(
-            f"with future=: {error}. Every argument with a time axis needs its future too, a mask as well (mask=None will do)"
+            f"with future=: {error}. Every argument with a time axis needs its future too, a mask as well (mask=None will do: what was missing stays so)"
         ) from error
     for name in present:
         if name not in answers:

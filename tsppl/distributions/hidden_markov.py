@@ -42,7 +42,8 @@ class HiddenMarkov(MarkovSwitching):
         num_steps: number of steps ``T``.
         initial_logits: alternative to ``initial_probs``, unnormalised log-probabilities.
         transition_logits: alternative to ``transition_probs``; never turned into probabilities and back.
-        time_varying: names of the arguments that carry a time axis, of ``("emission", "transition_probs")``.
+        time_varying: names of the arguments that carry a time axis, of ``"emission"``, ``"transition_probs"`` and
+            ``"transition_logits"``.
         mask: True = observed. ``(..., T)``, or ``(..., T) + emission event`` for entries missing on their own, where
             the emission's components are independent or jointly Gaussian. Masked entries may hold anything.
         lengths: int ``(...,)``, number of steps of each series, where they end before ``T``.

@@ -139,11 +139,16 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
         known = self._known()
         return scored if known is None else scored | ((known >= 0) & (jnp.arange(self.num_steps) >= first))
 
-    def _extended(self, num_steps):
-        longer = super()._extended(num_steps)
-        if self.known_states is not None:
-            padding = [(0, 0)] * (self.known_states.ndim - 1) + [(0, num_steps)]
-            longer.known_states = jnp.pad(self.known_states, padding, constant_values=-1)
+    def continuing(self, past):
+        """As in the base class; states known in ``past`` are known, those that this one knows of later steps too."""
+        longer = super().continuing(past)
+        if past.known_states is not None:
+            later = self.num_steps - past.num_steps
+            lead = past.known_states.shape[:-1]
+            unknown = jnp.full(lead + (later,), -1, past.known_states.dtype)
+            if self.known_states is not None and self.known_states.shape[-1] == self.num_steps:
+                unknown = jnp.broadcast_to(self.known_states[..., -later:], unknown.shape)
+            longer.known_states = jnp.concatenate([past.known_states, unknown], -1)
         return longer
 
     def _other_batches(self, num_states, num_steps):

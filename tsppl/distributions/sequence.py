@@ -218,10 +218,17 @@ class SequenceDistribution(Distribution):
         longer = copy.copy(self)
         longer.num_steps = self.num_steps + num_steps
         longer._event_shape = (longer.num_steps,) + self.event_shape[1:]
-        if self.observed_mask is not None:
-            axis = time_axis_of_mask(self.observed_mask.shape, self.event_shape)
-            padding = [(0, num_steps if i == axis else 0) for i in range(self.observed_mask.ndim)]
-            longer.observed_mask = jnp.pad(self.observed_mask, padding, constant_values=True)
+        return longer.continuing(self)
+
+    def continuing(self, past):
+        """This distribution over more steps than ``past``, of whose steps the same was observed as in ``past``."""
+        longer = copy.copy(self)
+        longer.observed_mask, longer.lengths = past.observed_mask, past.lengths
+        if past.observed_mask is not None:
+            axis = time_axis_of_mask(past.observed_mask.shape, past.event_shape)
+            num_steps = self.num_steps - past.num_steps
+            padding = [(0, num_steps if i == axis else 0) for i in range(past.observed_mask.ndim)]
+            longer.observed_mask = jnp.pad(past.observed_mask, padding, constant_values=True)
         return longer
 
     def observed_entries(self):

@@ -78,17 +78,18 @@ def restrict_states(probs, num_states) -> Float[Array, "*batch K"]:
         num_states: int, from 1 to ``K``; may be an array inside of ``jit``.
 
     Raises:
-        ValueError: if ``num_states`` is not from 1 to ``K``.
+        ValueError: if ``num_states`` is not from 1 to ``K``; that of an array is not known inside of ``jit``.
+        TypeError: if it is no integer.
 
     >>> import jax.numpy as jnp, tsppl.distributions as tsd
     >>> tsd.restrict_states(jnp.array([0.2, 0.6, 0.2]), 2).round(3).tolist()
     [0.25, 0.75, 0.0]
     """
     probs = jnp.asarray(probs)
+    if not jnp.issubdtype(jnp.result_type(num_states), jnp.integer):
+        raise TypeError(f"num_states is of type {jnp.result_type(num_states)}; it must be an integer")
     if is_concrete(num_states) and not 1 <= int(num_states) <= probs.shape[-1]:
-        raise ValueError(
-            f"num_states is {num_states}; probs has entries of {probs.shape[-1]} states, of which 1 are left at least"
-        )
+        raise ValueError(f"num_states is {num_states}; it must be from 1 to {probs.shape[-1]}, as probs has room for")
     kept = jnp.where(jnp.arange(probs.shape[-1]) < num_states, probs, 0.0)
     return kept / jnp.maximum(kept.sum(-1, keepdims=True), jnp.finfo(kept.dtype).tiny)
 

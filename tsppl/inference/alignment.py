@@ -86,7 +86,11 @@ def align_labels(
     aligned = {name: _relabel(array, state_axes_of.get(name, ()), permutations) for name, array in flat.items()}
     moved = np.flatnonzero((permutations != np.arange(permutations.shape[1])).any(1))
     if model is None:
-        warnings.warn("the labels were aligned but not verified: pass model= and args=", stacklevel=2)
+        warnings.warn(
+            f"only {sorted(state_axes_of)} were permuted, and nothing was verified: other sites that have an axis of states are "
+            "now out of order. Pass model= and args=",
+            stacklevel=2,
+        )
     elif moved.size:
         aligned |= _verify(model, args, kwargs, flat, aligned, moved, state_axes_of, permutations.shape[1])
     aligned = {name: array.reshape(arrays[name].shape) for name, array in aligned.items()}

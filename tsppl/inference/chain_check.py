@@ -62,7 +62,8 @@ def check_chains(posterior, model=None, args=(), kwargs=None, *, num_draws=400, 
     chains. The weights stack predictions of each step given all the others, or given the past where a class has no
     exact left-out terms (Yao, Vehtari and Gelman 2022).
 
-    Of hidden states three things are told, if they hold in most draws of a chain: a state holds less than 1 % of the steps;
+    Of hidden states three things are told, if they hold in most draws of a chain: a state that has some probability holds
+    less than 1 % of the steps;
     the scale of a continuous emission is below a thousandth of the data's; most stays in a state, of five or more, last a
     single step.
 
@@ -177,7 +178,8 @@ def _about_states(key, model, draws, args, kwargs, trace):
     for name, site in sites.items():
         num_states, lengths = site.distribution.num_states, site.distribution.lengths
         states = np.asarray(latents[name]["states"])
-        counts = np.stack([[_rare_and_flickering(path, num_states, lengths) for path in chain] for chain in states])
+        in_use = _states_in_use(site.distribution)
+        counts = np.stack([[_rare_and_flickering(p, num_states, in_use, lengths) for p in chain] for chain in states])
         seen = {
             f"some state holds less than {_RARE:.0%} of the steps: fewer states may do": counts[..., 0],
             "most stays in some state last a single step: it may stand for outliers": counts[..., 1],
@@ -192,12 +194,21 @@ def _about_states(key, model, draws, args, kwargs, trace):
     return sentences
 
 
-def _rare_and_flickering(states, num_states, lengths):
+def _states_in_use(distribution):
+    """States whose probability is not zero throughout, as :func:`~tsppl.distributions.restrict_states` makes it."""
+    num_states = distribution.num_states
+    probs = [getattr(distribution, name, None) for name in ("initial_probs", "transition_probs")]
+    if any(array is None for array in probs):
+        return np.arange(num_states)
+    return np.flatnonzero(np.any([(np.asarray(a) > 0).reshape(-1, num_states).any(0) for a in probs], axis=0))
+
+
+def _rare_and_flickering(states, num_states, in_use, lengths):
     """Whether a draw of the states has a state that is rare, and one whose stays mostly last one step."""
     if lengths is not None:
         within = np.arange(states.shape[-1]) < np.asarray(lengths)[..., None]
         states = np.where(within, states, -1)
-    occupied = np.bincount(states[states >= 0], minlength=num_states)
+    occupied = np.bincount(states[states >= 0], minlength=num_states)[in_use]
     stays = dwell_times(states, num_states)
     flickering = any(len(lasting) >= _FEWEST_STAYS and (lasting == 1).mean() > 0.5 for lasting in stays)
     return occupied.min() < _RARE * occupied.sum(), flickering

@@ -94,6 +94,7 @@ def run_in_chunks(
                 _write(path / _STATE, {"settings": settings, "done": done, "state": _to_host(state)})
                 progress.set_description("warm-up" if done < mcmc.num_warmup else "draws")
                 progress.update(mcmc.num_samples)
+            progress.set_description("draws")
     finally:
         mcmc.num_samples, mcmc.progress_bar, mcmc.post_warmup_state = whole, bar, None
     mcmc._args, mcmc._kwargs, mcmc._last_state = args, kwargs, state
