@@ -53,10 +53,10 @@ class ModelCheck:
         return not self.problems
 
     def __str__(self):
-        head = f"{'site':24}{'shape':>16}{'':>10}{'log density':>26}{'gradient':>12}{'masked':>8}"
+        head = f"{'site':24}{'shape':>16}{'':>10}{'log density':>28}{'gradient':>12}{'masked':>8}"
         rows = [
             f"{name:24}{str(site.shape):>16}{'data' if site.observed else 'latent':>10}"
-            f"{'{:.5g} to {:.5g}'.format(*site.log_density):>26}"
+            f"{'{:.5g} to {:.5g}'.format(*site.log_density):>28}"
             f"{'' if site.gradient is None else f'{site.gradient:.3g}':>12}"
             f"{'' if site.masked is None else f'{site.masked:.0%}':>8}"
             for name, site in self.sites.items()

@@ -99,6 +99,8 @@ class Structure:
     def distribution(self, params, *, num_steps, loc=0.0, scale=1.0, mask=None, lengths=None, method="auto"):
         """The series as a :class:`~tsppl.distributions.LinearGaussianSSM` whose trajectory is :attr:`latent_names`.
 
+        ``to_arviz(..., coords={"latent": blocks.latent_names})`` names them there.
+
         Args:
             params: dict as from :meth:`sample_params`.
             num_steps: number of steps ``T``.
