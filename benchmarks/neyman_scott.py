@@ -21,7 +21,7 @@ from jax import random
 import tsppl.distributions as tsd
 from tsppl.messages import chunk_layout, sweep_labels, sweep_labels_chunked, sweep_labels_numba
 
-NUM_CALLS = 7
+NUM_CALLS = 21
 NUM_SERIAL = 2_000
 
 

@@ -85,7 +85,7 @@ def test_semi_markov_finds_how_long_bouts_last(tmp_path):
 
 @pytest.mark.slow
 def test_number_of_states_is_told_after_one_compilation(tmp_path):
-    printed = printed_by(TUTORIALS / "number_of_states.py", "--quick", folder=tmp_path, flags=QUICK_TO_COMPILE)
+    printed = run_tutorial("number_of_states.py", tmp_path, "--quick")
     assert [row[0] for row in re.findall(r"^(\d) +-[\d.]+ +[\d.]+ +[\d.]+", printed, re.M)] == ["3", "2", "1"]
     future = [float(score) for score in re.findall(r"states: (-?[\d.]+) nats from the best", printed)]
     assert future[0] < future[1] - 5

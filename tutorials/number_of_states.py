@@ -31,11 +31,11 @@ from tsppl.inference import compile_once
 from tsppl.plots import plot_model_scores
 
 QUICK = "--quick" in sys.argv
-ROOM, WARMUP, DRAWS = (3, 150, 150) if QUICK else (6, 300, 300)
+ROOM, WARMUP, DRAWS = (3, 100, 100) if QUICK else (6, 300, 300)
 
 counts, years = tsppl.datasets.earthquakes()
 NUM_YEARS, FIRST = len(counts), 50
-REFITS = range(FIRST, NUM_YEARS, 20)
+REFITS = range(FIRST, NUM_YEARS, 40 if QUICK else 20)
 
 
 def model(counts, num_states, num_seen):
