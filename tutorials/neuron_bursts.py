@@ -11,7 +11,7 @@ NUTS and label sweeps use it. ``--quick`` takes 3 seconds of song in place of 10
 # %%
 # A cluster is asked for the density of its points with its event (here: when the burst is, and of which neuron) integrated out.
 # All that the density needs are sums over spikes, so that a spike can be added and taken out again. For times these are number,
-# sum and sum of squares. For neurons too: they are all the same if their variance is zero. ``CLASS`` marks the lines counted.
+# sum and sum of squares. For neurons too: they are all the same if their variance is zero.
 
 import inspect
 import sys
@@ -57,10 +57,6 @@ class BurstCluster(tsd.Cluster):
 
     def __init__(self, width, neuron_probs, background_probs):
         self.width, self.neuron_probs, self.background_probs = width, neuron_probs, background_probs
-
-    @property
-    def reach(self):
-        return 12 * self.width
 
     def positions(self, points):
         return points[..., 0]
