@@ -279,7 +279,7 @@ def test_the_past_stays_as_observed_where_the_future_says_nothing_of_it(given):
     y, num_steps = np.array([9.0, 8.0, 10.0, 9.0, 0.0, 0.0]), 2
     observed = {
         "mask": np.array([True, True, True, True, False, False]),
-        "known_states": np.array([-1, -1, -1, -1, -1, 0]),
+        "known_states": np.array([-1, -1, -1, -1, -1, 1]),
     }
 
     def model(y, observed, slope):
