@@ -9,8 +9,8 @@ from numpyro.distributions.transforms import OrderedTransform
 
 import tsppl.distributions as tsd
 from tests.models import COUNTS, NUM_STEPS, flattened, poisson_sessions, session_draws
-from tsppl.export import to_arviz
-from tsppl.inference.alignment import _permutations, align_labels
+from tsppl.posterior.alignment import _permutations, align_labels
+from tsppl.posterior.export import to_arviz
 
 ARGS = (jnp.asarray(COUNTS),)
 PLAIN = session_draws(chains=2, size=30)

@@ -12,8 +12,8 @@ import pytest
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tsppl.inference import check_chains, stacking_weights
-from tsppl.inference.chain_check import _states_in_use
-from tsppl.inference.stacking import left_out_densities
+from tsppl.posterior.chain_check import _states_in_use
+from tsppl.posterior.stacking import left_out_densities
 
 RNG = np.random.default_rng(0)
 T = 60

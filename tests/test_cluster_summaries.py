@@ -14,9 +14,9 @@ import tsppl
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference.neyman_scott import all_labels
-from tsppl.draws import tree_groups
 from tsppl.inference import LabelGibbs
 from tsppl.messages import canonical_labels
+from tsppl.posterior.draws import tree_groups
 
 POINTS = np.array([0.62, 0.75, 0.81, 2.10, 2.32, 4.40])
 LABELS = np.array([[0, 0, 0, 1, 1, -1], [0, 0, -1, 1, 1, -1], [-1] * 6, [0, 0, 0, 1, 2, 2]], np.int32)

@@ -9,7 +9,7 @@ import pytest
 import tsppl
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tsppl.inference.stacking import left_out_densities
+from tsppl.posterior.stacking import left_out_densities
 
 RNG = np.random.default_rng(0)
 T = 8

@@ -7,7 +7,7 @@ import pytest
 
 import tsppl
 from tests.helpers import assert_allclose
-from tsppl.dynamic_factor import QUARTER_WEIGHTS, stationary_covariance
+from tsppl.models.dynamic_factors import QUARTER_WEIGHTS, stationary_covariance
 
 NUM_STEPS, QUARTERLY = 24, np.array([False, False, False, True])
 LOADINGS, LAGS, COVARIANCE = np.array([0.7, 0.9, 0.5, 0.6]), np.array([0.5, 0.2]), 1.69

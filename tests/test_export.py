@@ -20,11 +20,11 @@ from tests.models import (
     switching_trajectories,
     trajectory_draws,
 )
-from tsppl import export
-from tsppl.draws import tree_groups
-from tsppl.export import to_arviz
-from tsppl.latents import posterior_latents
-from tsppl.scoring import log_likelihood
+from tsppl.posterior import export
+from tsppl.posterior.draws import tree_groups
+from tsppl.posterior.export import to_arviz
+from tsppl.posterior.latents import posterior_latents
+from tsppl.posterior.scoring import log_likelihood
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Estimated shape parameter", "ignore:invalid value", "ignore:divide by zero"

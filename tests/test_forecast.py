@@ -21,8 +21,8 @@ from tests.models import (
     switching_trajectories,
     trajectory_draws,
 )
-from tsppl.forecast import _append, complete, forecast
-from tsppl.sites import SequenceSite
+from tsppl.posterior.forecast import _append, complete, forecast
+from tsppl.sites.trace import SequenceSite
 
 FLAT = flattened(session_draws())
 MANY = 4000

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 import tsppl
-from tsppl.scoring import PointwiseTerms
+from tsppl.posterior.scoring import PointwiseTerms
 
 RNG = np.random.default_rng(0)
 T, PRIOR = 60, 3.0

@@ -16,7 +16,7 @@ from numpyro import handlers
 
 import tsppl.distributions as tsd
 from tsppl.inference import HierarchicalRowsUpdate, ProbabilityUpdate, RateUpdate, RegressionUpdate, StateGibbs
-from tsppl.sites import latent_sites, replay
+from tsppl.sites.trace import latent_sites, replay
 
 NUM_CHAINS, NUM_ROUNDS, NUM_STATES = 20_000, 12, 3
 

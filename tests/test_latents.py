@@ -21,9 +21,9 @@ from tests.models import (
     switching_trajectories,
     trajectory_draws,
 )
-from tsppl import draws as draws_module
-from tsppl.draws import as_draws
-from tsppl.latents import posterior_latents
+from tsppl.posterior import draws as draws_module
+from tsppl.posterior.draws import as_draws
+from tsppl.posterior.latents import posterior_latents
 
 DRAWS = session_draws()
 FLAT = flattened(DRAWS)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tsppl.ragged import nan_to_mask, pad
+from tsppl.data.ragged import nan_to_mask, pad
 
 pytestmark = pytest.mark.smoke
 

@@ -8,34 +8,34 @@ from tsppl import (
     inference as inference,
     messages as messages,
     recurrence as recurrence,
-    structural as structural,
 )
-from tsppl.clusters import (
+from tsppl.cpu import configure_cpu as configure_cpu
+from tsppl.data.frames import Sequences as Sequences, sequences as sequences, to_frame as to_frame
+from tsppl.data.ragged import nan_to_mask as nan_to_mask, pad as pad, steps_and_turns as steps_and_turns
+from tsppl.models import structural as structural
+from tsppl.models.dynamic_factors import dynamic_factors as dynamic_factors, two_step_factors as two_step_factors
+from tsppl.models.news import News as News, expected_values as expected_values, news as news
+from tsppl.posterior.comparison import Comparison as Comparison, compare as compare
+from tsppl.posterior.events import (
     co_assignment as co_assignment,
     least_squares_labels as least_squares_labels,
     match_events as match_events,
     posterior_events as posterior_events,
     posterior_intensity as posterior_intensity,
 )
-from tsppl.comparison import Comparison as Comparison, compare as compare
-from tsppl.cpu import configure_cpu as configure_cpu
-from tsppl.dynamic_factor import dynamic_factors as dynamic_factors, two_step_factors as two_step_factors
-from tsppl.export import to_arviz as to_arviz
-from tsppl.forecast import complete as complete, forecast as forecast
-from tsppl.frames import Sequences as Sequences, sequences as sequences, to_frame as to_frame
-from tsppl.future_scores import FutureScores as FutureScores, leave_future_out as leave_future_out
-from tsppl.held_out import (
+from tsppl.posterior.export import to_arviz as to_arviz
+from tsppl.posterior.forecast import complete as complete, forecast as forecast
+from tsppl.posterior.future_scores import FutureScores as FutureScores, leave_future_out as leave_future_out
+from tsppl.posterior.held_out import (
     held_out_log_prob as held_out_log_prob,
     region_log_prob as region_log_prob,
     thin as thin,
 )
-from tsppl.latents import posterior_latents as posterior_latents
-from tsppl.model_check import ModelCheck as ModelCheck, check_model as check_model
-from tsppl.news import News as News, expected_values as expected_values, news as news
-from tsppl.pseudo_residuals import PseudoResiduals as PseudoResiduals, residuals as residuals
-from tsppl.ragged import nan_to_mask as nan_to_mask, pad as pad, steps_and_turns as steps_and_turns
-from tsppl.scoring import log_likelihood as log_likelihood
-from tsppl.stays import dwell_times as dwell_times, expected_durations as expected_durations
+from tsppl.posterior.latents import posterior_latents as posterior_latents
+from tsppl.posterior.pseudo_residuals import PseudoResiduals as PseudoResiduals, residuals as residuals
+from tsppl.posterior.scoring import log_likelihood as log_likelihood
+from tsppl.posterior.stays import dwell_times as dwell_times, expected_durations as expected_durations
+from tsppl.sites.model_check import ModelCheck as ModelCheck, check_model as check_model
 
 __version__ = "0.1.0"
 

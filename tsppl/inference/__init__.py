@@ -1,9 +1,7 @@
 """Inference beyond NumPyro's: expectation-maximisation, Gibbs blocks, starting points, and state labels that agree."""
 
-from tsppl.inference.alignment import align_labels as align_labels
 from tsppl.inference.annealing import BestStart as BestStart, anneal as anneal, best_start as best_start
 from tsppl.inference.automatic_gibbs import auto_gibbs as auto_gibbs
-from tsppl.inference.chain_check import ChainCheck as ChainCheck, check_chains as check_chains
 from tsppl.inference.chunked_runs import read_chunks as read_chunks, run_in_chunks as run_in_chunks
 from tsppl.inference.conjugate_updates import (
     GaussianUpdate as GaussianUpdate,
@@ -22,7 +20,9 @@ from tsppl.inference.low_rank_selection import (
 from tsppl.inference.low_rank_starts import grow_rank as grow_rank, low_rank_factors as low_rank_factors
 from tsppl.inference.program_reuse import compile_once as compile_once
 from tsppl.inference.sequence_gibbs import SequenceGibbs as SequenceGibbs
-from tsppl.inference.stacking import stacking_weights as stacking_weights
 from tsppl.inference.start_search import FoundStarts as FoundStarts, find_start as find_start
 from tsppl.inference.starting import starting_params as starting_params
 from tsppl.inference.state_gibbs import StateGibbs as StateGibbs
+from tsppl.posterior.alignment import align_labels as align_labels
+from tsppl.posterior.chain_check import ChainCheck as ChainCheck, check_chains as check_chains
+from tsppl.posterior.stacking import stacking_weights as stacking_weights

@@ -19,7 +19,7 @@ from tsppl.inference.conjugate_updates import (
     RegressionUpdate,
 )
 from tsppl.inference.state_gibbs import StateGibbs
-from tsppl.sites import latent_sites, replay, sequence_sites, unwrap
+from tsppl.sites.trace import latent_sites, replay, sequence_sites, unwrap
 
 _FLAT_OR_GAUSSIAN = (dist.ImproperUniform, dist.Normal, dist.MultivariateNormal)
 

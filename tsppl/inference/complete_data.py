@@ -8,7 +8,7 @@ from numpyro import handlers
 from numpyro.distributions import ExpandedDistribution
 
 from tsppl.distributions.markov_switching import MarkovSwitching
-from tsppl.sites import sequence_sites, unwrap
+from tsppl.sites.trace import sequence_sites, unwrap
 
 
 class NotConjugateError(ValueError):
@@ -37,7 +37,7 @@ class CompleteData:
 
     @cached_property
     def sequence(self):
-        """The :class:`~tsppl.sites.SequenceSite`.
+        """The :class:`~tsppl.sites.trace.SequenceSite`.
 
         Raises:
             ValueError: if there is none of this name, or it has no hidden states that are summed out.

@@ -10,7 +10,7 @@ from numpyro import handlers
 from numpyro.infer import init_to_uniform
 
 from tsppl.inference.complete_data import CompleteData, NotConjugateError
-from tsppl.sites import latent_sites
+from tsppl.sites.trace import latent_sites
 
 NUM_CHECKS = 2
 

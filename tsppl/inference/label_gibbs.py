@@ -30,7 +30,7 @@ from tsppl.messages import (
 )
 from tsppl.messages.compound_poisson import ABSENT, BACKGROUND
 from tsppl.messages.label_sweep_numba import require_numba
-from tsppl.sites import latent_sites
+from tsppl.sites.trace import latent_sites
 
 METHODS = ("auto", "serial", "chunked")
 BACKENDS = ("jax", "numba")

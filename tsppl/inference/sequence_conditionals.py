@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 from tsppl.conjugate import SequenceCounts, normalized_gammas
 from tsppl.inference.complete_data import NotConjugateError
-from tsppl.sites import unwrap
+from tsppl.sites.trace import unwrap
 
 PARAMETERS = (
     "type_probs",

@@ -19,7 +19,7 @@ from tsppl.inference.conjugacy import NUM_CHECKS, exactly, in_double
 from tsppl.inference.sequence_conditionals import PARAMETERS, conditionals, draw_all, draw_shift, offsets_prior
 from tsppl.inference.state_gibbs import without_values
 from tsppl.messages import clusters_of_labels
-from tsppl.sites import latent_sites
+from tsppl.sites.trace import latent_sites
 
 
 class SequenceGibbsState(NamedTuple):

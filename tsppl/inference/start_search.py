@@ -14,7 +14,7 @@ from numpyro.infer import init_to_sample
 from numpyro.infer.util import potential_energy
 
 from tsppl.inference.starting import starting_params
-from tsppl.sites import latent_sites
+from tsppl.sites.trace import latent_sites
 
 _SAME_MODE = 0.5
 

@@ -6,11 +6,11 @@ import xarray as xr
 from jax import random
 from numpyro.infer import MCMC
 
-from tsppl.clusters import cluster_sites, draw_events
-from tsppl.draws import LARGE_BYTES, as_draws, is_tree, model_and_arguments, raw_draws
-from tsppl.latents import draw_latents
-from tsppl.scoring import observed_sites, pointwise_terms
-from tsppl.sites import abstract_sites, checked_trace, latent_shapes, sequence_sites, state_axes, unwrap
+from tsppl.posterior.draws import LARGE_BYTES, as_draws, is_tree, model_and_arguments, raw_draws
+from tsppl.posterior.events import cluster_sites, draw_events
+from tsppl.posterior.latents import draw_latents
+from tsppl.posterior.scoring import observed_sites, pointwise_terms
+from tsppl.sites.trace import abstract_sites, checked_trace, latent_shapes, sequence_sites, state_axes, unwrap
 
 _SAMPLE_STATS = {"accept_prob": "acceptance_rate", "num_steps": "n_steps"}
 
@@ -60,7 +60,7 @@ def to_arviz(
         ValueError: if labels in ``coords`` do not fit their axis, or draws do not fit the model.
 
     >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
-    >>> from tsppl.export import to_arviz
+    >>> from tsppl.posterior.export import to_arviz
     >>> def model(y):
     ...     rate = numpyro.sample("rate", dist.Gamma(2.0, 0.2).expand([2]).to_event(1))
     ...     transition_probs, emission = jnp.array([[0.9, 0.1], [0.1, 0.9]]), dist.Poisson(rate)

@@ -4,7 +4,7 @@ Components are added, ``level() + seasonal(12)``, and sampled in one line of a N
 "Forecasting, structural time series models and the Kalman filter" (1989).
 """
 
-from tsppl.structural.blocks import (
+from tsppl.models.structural.blocks import (
     autoregression as autoregression,
     cycle as cycle,
     level as level,
@@ -12,4 +12,4 @@ from tsppl.structural.blocks import (
     seasonal as seasonal,
     trend as trend,
 )
-from tsppl.structural.structure import Block as Block, Matrices as Matrices, Structure as Structure
+from tsppl.models.structural.structure import Block as Block, Matrices as Matrices, Structure as Structure

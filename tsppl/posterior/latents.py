@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from jax import random
 
-from tsppl.draws import as_draws, map_draws
-from tsppl.sites import checked_trace, latent_shapes, replay, sequence_sites
+from tsppl.posterior.draws import as_draws, map_draws
+from tsppl.sites.trace import checked_trace, latent_shapes, replay, sequence_sites
 
 _QUESTIONS = {
     "sample": lambda key, site: site.distribution.sample_latents(key, site.value),
@@ -71,7 +71,7 @@ def posterior_latents(
 
 
 def draw_latents(key, model, draws, args, kwargs, *, what="sample", batch_size=None):
-    """As :func:`posterior_latents`, for :class:`~tsppl.draws.Draws`."""
+    """As :func:`posterior_latents`, for :class:`~tsppl.posterior.draws.Draws`."""
     sites = sequence_sites(checked_trace(model, draws.first(), args, kwargs))
     names = [name for name, site in sites.items() if latent_shapes(site)]
     if not names:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsppl.ragged import nan_to_mask, pad
+from tsppl.data.ragged import nan_to_mask, pad
 
 
 class Sequences(NamedTuple):

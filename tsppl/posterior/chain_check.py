@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from tsppl.draws import as_draws, map_draws, model_and_arguments
-from tsppl.inference.stacking import left_out_densities, stacking_weights
-from tsppl.latents import draw_latents
-from tsppl.scoring import observed_sites, pointwise_terms
-from tsppl.sites import checked_trace, latent_sites, replay, sequence_sites
-from tsppl.stays import dwell_times
+from tsppl.posterior.draws import as_draws, map_draws, model_and_arguments
+from tsppl.posterior.latents import draw_latents
+from tsppl.posterior.scoring import observed_sites, pointwise_terms
+from tsppl.posterior.stacking import left_out_densities, stacking_weights
+from tsppl.posterior.stays import dwell_times
+from tsppl.sites.trace import checked_trace, latent_sites, replay, sequence_sites
 
 _SEPARATE = 2.0
 _RARE = 0.01

@@ -12,7 +12,7 @@ from numpyro.distributions.transforms import biject_to
 from numpyro.infer import init_to_sample
 
 from tsppl.distributions.markov_switching import MarkovSwitching
-from tsppl.sites import latent_sites, sequence_sites
+from tsppl.sites.trace import latent_sites, sequence_sites
 
 
 @dataclass(frozen=True)

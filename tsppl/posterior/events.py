@@ -8,10 +8,10 @@ from jax import random
 from scipy import sparse
 
 from tsppl.distributions import ClusteredPoints
-from tsppl.draws import as_draws, map_draws
 from tsppl.messages import canonical_labels, cluster_sizes
 from tsppl.messages.compound_poisson import BACKGROUND
-from tsppl.sites import checked_trace, replay
+from tsppl.posterior.draws import as_draws, map_draws
+from tsppl.sites.trace import checked_trace, replay
 
 BATCH = 64
 NO_FIELDS = ("labels", "num_clusters", "num_background")
@@ -80,7 +80,7 @@ def posterior_events(key, model, posterior, /, *args, batch_ndims=None, num_draw
 
 
 def draw_events(key, model, draws, args, kwargs, *, batch_size=None):
-    """As :func:`posterior_events`, for :class:`~tsppl.draws.Draws`."""
+    """As :func:`posterior_events`, for :class:`~tsppl.posterior.draws.Draws`."""
     sites = _checked_sites(model, draws, args, kwargs)
     num_rows = {name: _most_clusters(name, site, draws) for name, site in sites.items()}
 

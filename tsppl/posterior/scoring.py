@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import random
 
-from tsppl.draws import as_draws, map_draws
-from tsppl.sites import checked_trace, replay, sequence_sites, unwrap
+from tsppl.posterior.draws import as_draws, map_draws
+from tsppl.sites.trace import checked_trace, replay, sequence_sites, unwrap
 
 _METHODS = {"left-out": "log_prob_left_out", "one-step": "log_prob_steps"}
 
@@ -58,7 +58,7 @@ def log_likelihood(
         NotImplementedError: if a class has no exact left-out terms.
 
     >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
-    >>> from tsppl.scoring import log_likelihood
+    >>> from tsppl.posterior.scoring import log_likelihood
     >>> def model(y):
     ...     rate = numpyro.sample("rate", dist.Gamma(2.0, 0.2).expand([2]).to_event(1))
     ...     transition_probs, emission = jnp.array([[0.9, 0.1], [0.1, 0.9]]), dist.Poisson(rate)
@@ -76,7 +76,7 @@ def log_likelihood(
 
 
 def pointwise_terms(model, draws, args, kwargs, *, kind, sites=None, batch_size=None):
-    """As :func:`log_likelihood`, for :class:`~tsppl.draws.Draws` and for some of the observed sites only."""
+    """As :func:`log_likelihood`, for :class:`~tsppl.posterior.draws.Draws` and for some of the observed sites only."""
     trace = checked_trace(model, draws.first(), args, kwargs)
     names = tuple(observed_sites(trace) if sites is None else sites)
     scored = {name: _scored(name, trace) for name in names}

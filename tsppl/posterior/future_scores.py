@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsppl.inference.stacking import reweighted_densities
+from tsppl.posterior.stacking import reweighted_densities
 
 _UNRELIABLE = 0.7
 

@@ -8,8 +8,8 @@ from jax import random
 from numpyro.infer import MCMC
 from scipy.optimize import linear_sum_assignment
 
-from tsppl.draws import as_draws, is_tree, map_draws, model_and_arguments, tree_groups, with_groups
-from tsppl.sites import abstract_sites, latent_sites, replay, state_axes
+from tsppl.posterior.draws import as_draws, is_tree, map_draws, model_and_arguments, tree_groups, with_groups
+from tsppl.sites.trace import abstract_sites, latent_sites, replay, state_axes
 
 NUM_STARTS = 8
 START_DRAWS = 200
@@ -53,7 +53,7 @@ def align_labels(
             symmetry.
 
     >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
-    >>> from tsppl.inference.alignment import align_labels
+    >>> from tsppl.posterior.alignment import align_labels
     >>> def model(y):
     ...     rate = numpyro.sample("rate", dist.Gamma(2.0, 0.2).expand([2]).to_event(1))
     ...     transition_probs, emission = jnp.array([[0.9, 0.1], [0.1, 0.9]]), dist.Poisson(rate)

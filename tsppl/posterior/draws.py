@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax, random
 from numpyro.infer import MCMC, Predictive
 
-from tsppl.sites import abstract_sites, is_sequence, latent_sites
+from tsppl.sites.trace import abstract_sites, is_sequence, latent_sites
 
 DEFAULT_GUIDE_DRAWS = 1000
 BATCH_BYTES = 2**28

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import random
 from jax.scipy.special import ndtri
 
-from tsppl.draws import as_draws, map_draws
-from tsppl.sites import checked_trace, replay, sequence_sites
+from tsppl.posterior.draws import as_draws, map_draws
+from tsppl.sites.trace import checked_trace, replay, sequence_sites
 
 
 class PseudoResiduals(NamedTuple):

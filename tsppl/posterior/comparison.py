@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsppl.draws import tree_groups
-from tsppl.inference.stacking import left_out_densities, stacking_weights
+from tsppl.posterior.draws import tree_groups
+from tsppl.posterior.stacking import left_out_densities, stacking_weights
 
 _GROUPS = {"left-out": "log_likelihood", "one-step": "one_step_ahead"}
 _UNRELIABLE = 0.7

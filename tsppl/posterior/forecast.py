@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import lax, random
 from numpyro import handlers
 
-from tsppl.draws import as_draws, map_draws
-from tsppl.sites import checked_trace, is_sequence, replay, sequence_distribution, sequence_sites, unwrap
+from tsppl.posterior.draws import as_draws, map_draws
+from tsppl.sites.trace import checked_trace, is_sequence, replay, sequence_distribution, sequence_sites, unwrap
 
 
 def forecast(

@@ -5,7 +5,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.linalg import block_diag
 
-from tsppl.structural.structure import Block, Matrices, Structure
+from tsppl.models.structural.structure import Block, Matrices, Structure
 
 
 def level(*, scale=None, name="level"):
