@@ -19,7 +19,7 @@ from _timing import _emit, _environment, _row, write_section
 from jax import random
 
 import tsppl.distributions as tsd
-from tsppl.messages import chunk_layout, sweep_labels, sweep_labels_chunked, sweep_labels_numba
+from tsppl.points import chunk_layout, sweep_labels, sweep_labels_chunked, sweep_labels_numba
 
 NUM_CALLS = 21
 NUM_SERIAL = 2_000

@@ -15,7 +15,7 @@ import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference.neyman_scott import all_labels
 from tsppl.inference import LabelGibbs
-from tsppl.messages import canonical_labels
+from tsppl.points import canonical_labels
 from tsppl.posterior.draws import tree_groups
 
 POINTS = np.array([0.62, 0.75, 0.81, 2.10, 2.32, 4.40])

@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference.neyman_scott import log_marginal_on_grid
-from tsppl.conjugate.cluster import log_normal_mass, normal_mass
+from tsppl.points.clusters.cluster import log_normal_mass, normal_mass
 
 LINE, SQUARE = jnp.array([0.0, 2.0]), jnp.array([[0.0, -1.0], [1.0, 2.0]])
 SEQUENCE = {

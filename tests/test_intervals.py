@@ -15,9 +15,9 @@ import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference.neyman_scott import posterior
 from tests.test_label_gibbs import chunked, mixed, serial, total_variation
-from tsppl.conjugate.centres import centre_mass, draw_centre, log_centre_mass
-from tsppl.conjugate.windows import bounds_around
 from tsppl.inference import LabelGibbs
+from tsppl.points.clusters.centres import centre_mass, draw_centre, log_centre_mass
+from tsppl.points.windows.windows import bounds_around
 
 ENDS = np.array([[0.0, 2.0], [2.6, 3.1], [4.0, 5.0]])
 RECORDED = tsd.Intervals(ENDS)

@@ -16,7 +16,7 @@ import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference.neyman_scott import all_labels
 from tsppl.inference import LabelGibbs, best_start
-from tsppl.messages import chunk_layout, split_or_merge, sweep_labels, sweep_labels_chunked
+from tsppl.points import chunk_layout, split_or_merge, sweep_labels, sweep_labels_chunked
 
 POINTS = np.array([0.62, 0.75, 0.81, 2.10, 2.32, 4.40])
 AMPLITUDE, WINDOW = dist.Gamma(2.0, 0.5), (0.0, 5.0)

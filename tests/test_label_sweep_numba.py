@@ -16,7 +16,7 @@ from tests.helpers import assert_allclose
 from tests.test_label_gibbs import AMPLITUDE, CASES, assert_same_law, pattern, sweep_once, total_variation
 from tests.test_sequence_gibbs import NAMES, SPIKES as TINY_SPIKES, tiny_model
 from tsppl.inference import LabelGibbs, SequenceGibbs, anneal
-from tsppl.messages import canonical_labels, chunk_layout, sweep_labels, sweep_labels_chunked, sweep_labels_numba
+from tsppl.points import canonical_labels, chunk_layout, sweep_labels, sweep_labels_chunked, sweep_labels_numba
 
 pytest.importorskip("numba")
 
@@ -164,8 +164,8 @@ def test_weights_of_every_magnitude(max_clusters):
 
 
 def test_log_mass_is_that_of_jax_in_both_tails():
-    from tsppl.conjugate.cluster import log_normal_mass
-    from tsppl.messages.label_sweep_compiled import log_mass
+    from tsppl.points.clusters.cluster import log_normal_mass
+    from tsppl.points.labels.sweep_compiled import log_mass
 
     pairs = [(-1.0, 2.0), (3.0, 5.0), (-50.0, -30.0), (25.0, 26.0), (-40.0, 40.0), (19.9, 20.1), (60.0, 1e4)]
     for low, high in pairs:

@@ -17,7 +17,7 @@ from scipy.special import gammaln, logsumexp
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference import neyman_scott as reference
-from tsppl.messages import canonical_labels, draw_labels, log_count_prob
+from tsppl.points import canonical_labels, draw_labels, log_count_prob
 
 POINTS = np.array([0.62, 0.75, 0.81, 2.10, 2.32, 4.40])
 RATES = {"events": 2.0, "concentration": 2.0, "rate": 0.5, "background": 2.0}

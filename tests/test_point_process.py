@@ -19,7 +19,7 @@ from scipy.special import gammaln
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tsppl.conjugate.gaussian_mass import correlated_normal_mass
+from tsppl.points.clusters.gaussian_mass import correlated_normal_mass
 
 EDGES, RATES = np.array([0.0, 1.0, 1.5, 4.0]), np.array([2.0, 8.0, 0.5])
 GRID = (np.array([0.0, 1.0, 3.0]), np.array([-1.0, 0.5, 1.0, 2.0]))

@@ -15,12 +15,12 @@ from scipy import stats
 
 import tsppl.distributions as tsd
 from tests.reference.neyman_scott import all_labels
-from tsppl.conjugate import sequence_counts
-from tsppl.conjugate.sequence_cluster import SequenceEvent
 from tsppl.inference import LabelGibbs, SequenceGibbs, anneal
 from tsppl.inference.annealing import heat
 from tsppl.inference.complete_data import NotConjugateError
 from tsppl.inference.sequence_conditionals import PARAMETERS, conditionals, draw_all, draw_shift
+from tsppl.points import sequence_counts
+from tsppl.points.clusters.sequence_cluster import SequenceEvent
 
 SPIKES = np.array([[0.15, 0.0], [0.4, 1.0], [0.55, 1.0], [2.0, 0.0]])
 WINDOW = (0.0, 2.5)

@@ -1,16 +1,5 @@
 """Sequence distributions for NumPyro models."""
 
-from tsppl.conjugate import (
-    Cluster as Cluster,
-    DocumentCluster as DocumentCluster,
-    GaussianCluster as GaussianCluster,
-    GaussianInverseWishartCluster as GaussianInverseWishartCluster,
-    Intervals as Intervals,
-    Polygon as Polygon,
-    Regions as Regions,
-    SequenceCluster as SequenceCluster,
-    random_regions as random_regions,
-)
 from tsppl.distributions import kl as kl
 from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM as AutoregressiveHMM
 from tsppl.distributions.gaussian_parameters import gaussian_parameters as gaussian_parameters
@@ -73,3 +62,14 @@ from tsppl.distributions.transitions import (
 )
 from tsppl.distributions.wrapped_cauchy import WrappedCauchy as WrappedCauchy
 from tsppl.distributions.zero_inflated import ZeroInflated as ZeroInflated
+from tsppl.points import (
+    Cluster as Cluster,
+    DocumentCluster as DocumentCluster,
+    GaussianCluster as GaussianCluster,
+    GaussianInverseWishartCluster as GaussianInverseWishartCluster,
+    Intervals as Intervals,
+    Polygon as Polygon,
+    Regions as Regions,
+    SequenceCluster as SequenceCluster,
+    random_regions as random_regions,
+)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 
-from tsppl.conjugate.windows import Polygon, as_box, as_window, bounds, boxes, contains, window_shape
 from tsppl.distributions.poisson_process import PoissonLike
+from tsppl.points.windows.windows import Polygon, as_box, as_window, bounds, boxes, contains, window_shape
 
 NUM_NODES = 8
 NUM_BISECTIONS = 50

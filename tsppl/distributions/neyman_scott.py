@@ -10,9 +10,6 @@ import numpyro.distributions as dist
 from jax import random
 from jax.scipy.special import gammaln
 
-from tsppl import messages
-from tsppl.conjugate import Cluster
-from tsppl.conjugate.windows import Polygon, as_window, log_volume, overlap, same_window, volume, window_shape
 from tsppl.distributions.neyman_scott_given_events import ClusterIntensity
 from tsppl.distributions.neyman_scott_simulation import PointPattern, simulate_pattern
 from tsppl.distributions.neyman_scott_sites import ClusteredPoints, ClusterLabels, PointCount
@@ -20,7 +17,9 @@ from tsppl.distributions.neyman_scott_unseen import sample_with_unseen
 from tsppl.distributions.point_process import PointProcess
 from tsppl.distributions.poisson_process import PoissonLike
 from tsppl.distributions.shapes import is_concrete
-from tsppl.messages.compound_poisson import BACKGROUND, MANY_EVENTS
+from tsppl.points import Cluster, clusters_of_labels, log_intensity_given_labels, log_label_weight
+from tsppl.points.labels.compound_poisson import BACKGROUND, MANY_EVENTS
+from tsppl.points.windows.windows import Polygon, as_window, log_volume, overlap, same_window, volume, window_shape
 
 NEGLIGIBLE_CONCENTRATION = 1e-20
 
@@ -248,7 +247,7 @@ class NeymanScott:
                 f"labels go up to {np.asarray(labels).max()}; those of {len(labels)} points are below {len(labels)}"
             )
         events, concentration, rate, background = self.rates
-        log_weight = messages.log_label_weight(labels, *self.rates)
+        log_weight = log_label_weight(labels, *self.rates)
         log_weight += events * jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate))) - background
         log_density = self.points(labels).log_prob(jnp.asarray(points))
         return log_weight + log_density - gammaln(jnp.sum(labels >= BACKGROUND) + 1.0)
@@ -265,7 +264,7 @@ class NeymanScott:
         """
         arrays = jnp.asarray(labels), jnp.asarray(points), self.window, jnp.asarray(places)
         log_background = self.log_background(jnp.asarray(places))
-        return jnp.exp(messages.log_intensity_given_labels(self.cluster, *arrays, *self.rates, log_background))
+        return jnp.exp(log_intensity_given_labels(self.cluster, *arrays, *self.rates, log_background))
 
     def sample_events(self, key, labels, points, *, num_empty=0):
         """Draw the events behind labelled points, and their amplitudes.
@@ -285,7 +284,7 @@ class NeymanScott:
         labels, points = jnp.asarray(labels), jnp.asarray(points)
         if not len(labels):
             return self._sample_empty_events(empty_key, num_empty)
-        clusters = messages.clusters_of_labels(self.cluster, labels, points, self.window)
+        clusters = clusters_of_labels(self.cluster, labels, points, self.window)
         keys = random.split(event_key, len(labels))
         events = jax.vmap(self.cluster.sample_event_given)(keys, clusters.statistics, clusters.window)
         concentration = self.amplitude.concentration + clusters.statistics.size

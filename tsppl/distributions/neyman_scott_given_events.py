@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from tsppl.conjugate.regions import Regions
-from tsppl.conjugate.windows import as_box
 from tsppl.distributions.poisson_process import PoissonLike
+from tsppl.points.windows.regions import Regions
+from tsppl.points.windows.windows import as_box
 
 
 @jax.tree_util.register_pytree_node_class

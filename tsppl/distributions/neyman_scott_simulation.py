@@ -8,7 +8,7 @@ import numpy as np
 from jax import random
 
 from tsppl.distributions.point_process import first_coordinate
-from tsppl.messages.compound_poisson import MANY_EVENTS
+from tsppl.points.labels.compound_poisson import MANY_EVENTS
 
 
 class PointPattern(NamedTuple):

@@ -9,9 +9,17 @@ from jax import random
 from jax.scipy.special import gammaln
 from numpyro.distributions import Distribution, constraints
 
-from tsppl import messages
 from tsppl.distributions.shapes import is_concrete
-from tsppl.messages.compound_poisson import ABSENT, BACKGROUND
+from tsppl.points import (
+    canonical_labels,
+    draw_labels,
+    draw_total_concentration,
+    log_count_prob,
+    log_density_given_labels,
+    log_label_total,
+    log_label_weight,
+)
+from tsppl.points.labels.compound_poisson import ABSENT, BACKGROUND
 
 
 class PointCount(Distribution):
@@ -38,7 +46,7 @@ class PointCount(Distribution):
         events_key, gamma_key, count_key = random.split(key, 3)
         process = self.process
         events, concentration, rate, _ = process.rates
-        _, shape = messages.draw_total_concentration(events_key, events, concentration, sample_shape)
+        _, shape = draw_total_concentration(events_key, events, concentration, sample_shape)
         total = random.gamma(gamma_key, jnp.where(shape > 0, shape, 1.0))
         clustered = jnp.where(shape > 0, total / rate, 0.0)
         return random.poisson(count_key, process.expected_background + clustered).astype(jnp.int32)
@@ -52,7 +60,7 @@ class PointCount(Distribution):
             largest = int(np.max(value, initial=0))
 
         def one(value):
-            return messages.log_count_prob(value, *self.process.rates, largest=largest)
+            return log_count_prob(value, *self.process.rates, largest=largest)
 
         return jnp.vectorize(one)(jnp.asarray(value))
 
@@ -75,7 +83,7 @@ class _CanonicalLabels(constraints.Constraint):
         def one(labels):
             lowest = jnp.where(jnp.arange(len(labels)) < len(labels) - self.num_unseen, BACKGROUND, ABSENT)
             inside = (labels >= lowest) & (labels < len(labels))
-            return jnp.all(inside) & jnp.all(messages.canonical_labels(jnp.where(inside, labels, -1)) == labels)
+            return jnp.all(inside) & jnp.all(canonical_labels(jnp.where(inside, labels, -1)) == labels)
 
         return jnp.vectorize(one, signature="(n)->()")(jnp.asarray(value))
 
@@ -134,11 +142,11 @@ class ClusterLabels(Distribution):
         rates = self.process.rates
         if self.num_unseen:
             return jnp.vectorize(self._log_prob_with_unseen, signature="(n)->()")(jnp.asarray(value))
-        log_count = messages.log_count_prob(self.num_points, *rates, largest=self.num_points)
-        total = messages.log_label_total(self.num_points, log_count, *rates)
+        log_count = log_count_prob(self.num_points, *rates, largest=self.num_points)
+        total = log_label_total(self.num_points, log_count, *rates)
 
         def one(labels):
-            return messages.log_label_weight(labels, *rates) - total
+            return log_label_weight(labels, *rates) - total
 
         return jnp.vectorize(one, signature="(n)->()")(jnp.asarray(value))
 
@@ -148,12 +156,12 @@ class ClusterLabels(Distribution):
         log_empty = events * jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate))) - background
         num_unseen = jnp.sum(labels[self.num_points :] != ABSENT)
         orders = gammaln(self.num_points + 1.0) + gammaln(num_unseen + 1.0)
-        return messages.log_label_weight(labels, *self.process.rates) + log_empty - orders
+        return log_label_weight(labels, *self.process.rates) + log_empty - orders
 
 
 @partial(jax.jit, static_argnums=1)
 def _draw_labels(keys, num_points, rates):
-    return jax.vmap(lambda key: messages.draw_labels(key, num_points, *rates))(keys)
+    return jax.vmap(lambda key: draw_labels(key, num_points, *rates))(keys)
 
 
 class ClusteredPoints(Distribution):
@@ -206,7 +214,7 @@ class ClusteredPoints(Distribution):
         def one(points):
             cluster, window = self.process.cluster, self.process.window
             log_background = self.process.log_background(points)
-            return messages.log_density_given_labels(cluster, self.labels, points, window, log_background)
+            return log_density_given_labels(cluster, self.labels, points, window, log_background)
 
         flat = jax.vmap(one)(value.reshape((-1,) + self.event_shape)) if lead else one(value)
         return flat.reshape(lead)

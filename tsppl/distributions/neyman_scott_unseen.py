@@ -9,11 +9,11 @@ import numpyro
 from jax import random
 from numpyro.distributions import Distribution, constraints
 
-from tsppl.conjugate.regions import Regions
-from tsppl.conjugate.windows import overlap, volume
 from tsppl.distributions.neyman_scott_sites import ClusterLabels
 from tsppl.distributions.shapes import is_concrete
-from tsppl.messages.compound_poisson import ABSENT, BACKGROUND, canonical_labels
+from tsppl.points.labels.compound_poisson import ABSENT, BACKGROUND, canonical_labels
+from tsppl.points.windows.regions import Regions
+from tsppl.points.windows.windows import overlap, volume
 
 CANDIDATES_PER_SLOT = 2
 SPARE_SLOTS = 32

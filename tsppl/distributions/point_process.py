@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
 
-from tsppl.conjugate.windows import as_box, contains
+from tsppl.points.windows.windows import as_box, contains
 
 
 class PointProcess:

@@ -8,8 +8,8 @@ import numpyro.distributions as dist
 from jax import random
 from numpyro.distributions import constraints
 
-from tsppl.conjugate.windows import as_box, as_window, contains, overlap, uniform_position, volume, window_shape
 from tsppl.distributions.point_process import PointProcess, first_coordinate
+from tsppl.points.windows.windows import as_box, as_window, contains, overlap, uniform_position, volume, window_shape
 
 
 class PoissonLike(PointProcess):

@@ -20,7 +20,7 @@ from tsppl.inference.annealing import heat
 from tsppl.inference.conjugacy import exactly, in_double
 from tsppl.inference.label_starts import neighbouring_labels
 from tsppl.inference.state_gibbs import without_values
-from tsppl.messages import (
+from tsppl.points import (
     ChunkLayout,
     chunk_layout,
     split_or_merge,
@@ -28,8 +28,8 @@ from tsppl.messages import (
     sweep_labels_chunked,
     sweep_labels_numba,
 )
-from tsppl.messages.compound_poisson import ABSENT, BACKGROUND
-from tsppl.messages.label_sweep_numba import require_numba
+from tsppl.points.labels.compound_poisson import ABSENT, BACKGROUND
+from tsppl.points.labels.sweep_numba import require_numba
 from tsppl.sites.trace import latent_sites
 
 METHODS = ("auto", "serial", "chunked")

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from tsppl.conjugate.windows import bounds
-from tsppl.messages import canonical_labels, cluster_sizes
-from tsppl.messages.clustered_points import clusters_of_labels
+from tsppl.points import canonical_labels, cluster_sizes
+from tsppl.points.labels.clustered_points import clusters_of_labels
+from tsppl.points.windows.windows import bounds
 
 
 def neighbouring_labels(process, points):

@@ -12,8 +12,9 @@ import numpyro.distributions as dist
 from jax import random
 from jax.flatten_util import ravel_pytree
 
-from tsppl.conjugate import SequenceCounts, normalized_gammas
+from tsppl.conjugate import normalized_gammas
 from tsppl.inference.complete_data import NotConjugateError
+from tsppl.points import SequenceCounts
 from tsppl.sites.trace import unwrap
 
 PARAMETERS = (

@@ -11,14 +11,13 @@ from numpyro.infer import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 
-from tsppl.conjugate import SequenceCluster, sequence_counts
-from tsppl.conjugate.windows import bounds_around
 from tsppl.distributions import ClusteredPoints, ClusterLabels
 from tsppl.inference.complete_data import NotConjugateError
 from tsppl.inference.conjugacy import NUM_CHECKS, exactly, in_double
 from tsppl.inference.sequence_conditionals import PARAMETERS, conditionals, draw_all, draw_shift, offsets_prior
 from tsppl.inference.state_gibbs import without_values
-from tsppl.messages import clusters_of_labels
+from tsppl.points import SequenceCluster, clusters_of_labels, sequence_counts
+from tsppl.points.windows.windows import bounds_around
 from tsppl.sites.trace import latent_sites
 
 

@@ -1,20 +1,5 @@
 """Message passing on arrays, one sequence at a time; batch with ``jax.vmap``."""
 
-from tsppl.messages.clustered_points import (
-    Clusters as Clusters,
-    clusters_of_labels as clusters_of_labels,
-    log_density_given_labels as log_density_given_labels,
-    log_intensity_given_labels as log_intensity_given_labels,
-)
-from tsppl.messages.compound_poisson import (
-    canonical_labels as canonical_labels,
-    cluster_sizes as cluster_sizes,
-    draw_labels as draw_labels,
-    draw_total_concentration as draw_total_concentration,
-    log_count_prob as log_count_prob,
-    log_label_total as log_label_total,
-    log_label_weight as log_label_weight,
-)
 from tsppl.messages.hidden_markov import (
     Forward as Forward,
     Statistics as Statistics,
@@ -29,14 +14,6 @@ from tsppl.messages.hidden_markov_paths import (
     sample_path as sample_path,
     simulate_path as simulate_path,
 )
-from tsppl.messages.label_split_merge import SplitMerge as SplitMerge, split_or_merge as split_or_merge
-from tsppl.messages.label_sweep import Sweep as Sweep, sweep_labels as sweep_labels
-from tsppl.messages.label_sweep_chunked import (
-    ChunkLayout as ChunkLayout,
-    chunk_layout as chunk_layout,
-    sweep_labels_chunked as sweep_labels_chunked,
-)
-from tsppl.messages.label_sweep_numba import sweep_labels_numba as sweep_labels_numba
 from tsppl.messages.linear_gaussian import AffineGaussian as AffineGaussian, Gaussian as Gaussian
 from tsppl.messages.linear_gaussian_chain import (
     Marginals as Marginals,

@@ -8,8 +8,8 @@ from jax import random
 from scipy import sparse
 
 from tsppl.distributions import ClusteredPoints
-from tsppl.messages import canonical_labels, cluster_sizes
-from tsppl.messages.compound_poisson import BACKGROUND
+from tsppl.points import canonical_labels, cluster_sizes
+from tsppl.points.labels.compound_poisson import BACKGROUND
 from tsppl.posterior.draws import as_draws, map_draws
 from tsppl.sites.trace import checked_trace, replay
 

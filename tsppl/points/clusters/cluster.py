@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erfc
 
-from tsppl.conjugate.windows import contains, log_volume, uniform_position
+from tsppl.points.windows.windows import contains, log_volume, uniform_position
 
 
 def check_positive(name, array):
@@ -51,7 +51,7 @@ class Cluster:
     ``mass(event, window)``                      share of an event's points that fall into a box, for ``compensator``
     ============================================ ==============================================================
 
-    ``window`` is a pair of lowest and highest place; :class:`Intervals`, of which :mod:`tsppl.conjugate.centres` knows what is
+    ``window`` is a pair of lowest and highest place; :class:`Intervals`, of which :mod:`tsppl.points.clusters.centres` knows what is
     inside; or a :class:`Polygon`, for families that ignore edges. Points add to statistics relative to an origin of the
     caller's choice (``shifted``), to which the window is then relative too, so that sums stay exact far from zero.
     """

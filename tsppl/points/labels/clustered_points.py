@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tsppl.messages.compound_poisson import BACKGROUND
+from tsppl.points.labels.compound_poisson import BACKGROUND
 
 
 class Clusters(NamedTuple):
@@ -74,7 +74,7 @@ def log_intensity_given_labels(
     Args:
         cluster, labels, points, window: as in :func:`clusters_of_labels`.
         places: ``(P,)`` and the shape of a point.
-        events, concentration, rate, background: as in :func:`tsppl.messages.log_count_prob`.
+        events, concentration, rate, background: as in :func:`tsppl.points.log_count_prob`.
         log_background: log density of each of ``places`` in the background, ``(P,)``; uniform on the window if None.
     """
     if log_background is None:

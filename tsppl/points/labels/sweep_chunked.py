@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 
-from tsppl.conjugate.windows import Intervals
-from tsppl.messages.compound_poisson import canonical_labels
-from tsppl.messages.label_sweep import Sweep, move_weights, with_filling
+from tsppl.points.labels.compound_poisson import canonical_labels
+from tsppl.points.labels.sweep import Sweep, move_weights, with_filling
+from tsppl.points.windows.windows import Intervals
 
 HIDDEN = -2
 
@@ -85,7 +85,7 @@ def sweep_labels_chunked(
     Returns:
         Labels, and how often something did not fit in: a cluster that a point could have opened, a cluster that a chunk should
         see, a point into its chunk, and points left as they are because their cluster is out of sight. Where this is zero, the sweep has the law of
-        :func:`~tsppl.messages.label_sweep.sweep_labels`, in another order, up to the error stated above.
+        :func:`~tsppl.points.labels.sweep.sweep_labels`, in another order, up to the error stated above.
     """
     shift_key, *colour_keys = random.split(key, 3)
     colour_keys = jnp.stack(colour_keys)

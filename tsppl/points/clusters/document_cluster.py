@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import random
 from jax.scipy.special import gammaln
 
-from tsppl.conjugate.cluster import Cluster
-from tsppl.conjugate.gaussian_cluster import GaussianCluster, GaussianStatistics
+from tsppl.points.clusters.cluster import Cluster
+from tsppl.points.clusters.gaussian_cluster import GaussianCluster, GaussianStatistics
 
 
 class DocumentStatistics(NamedTuple):

@@ -8,9 +8,9 @@ import numpy as np
 from jax import random
 from jax.scipy.special import logsumexp
 
-from tsppl.conjugate.centres import centre_mass, draw_centre, log_centre_mass
-from tsppl.conjugate.cluster import Cluster, check_positive, check_probabilities, log_volume, uniform_position
-from tsppl.conjugate.gaussian_cluster import check_edges
+from tsppl.points.clusters.centres import centre_mass, draw_centre, log_centre_mass
+from tsppl.points.clusters.cluster import Cluster, check_positive, check_probabilities, log_volume, uniform_position
+from tsppl.points.clusters.gaussian_cluster import check_edges
 
 
 class SequenceStatistics(NamedTuple):

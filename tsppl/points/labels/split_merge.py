@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax, random
 from jax.scipy.special import gammaln
 
-from tsppl.messages.compound_poisson import canonical_labels
+from tsppl.points.labels.compound_poisson import canonical_labels
 
 NEIGHBOURHOOD = 64
 

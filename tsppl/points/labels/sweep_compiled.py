@@ -1,4 +1,4 @@
-"""The loops of :mod:`tsppl.messages.label_sweep_numba`, compiled by numba.
+"""The loops of :mod:`tsppl.points.labels.sweep_numba`, compiled by numba.
 
 All compiled functions are in this file: numba keeps them on disk, and notices changes of the file itself only. Everything is in
 double precision. A cluster is homed in the cell of its first point; a point sees the clusters whose home is its own cell or

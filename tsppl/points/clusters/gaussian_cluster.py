@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from tsppl.conjugate.centres import centre_mass, draw_centre, log_centre_mass
-from tsppl.conjugate.cluster import Cluster, check_positive, log_volume, uniform_position
+from tsppl.points.clusters.centres import centre_mass, draw_centre, log_centre_mass
+from tsppl.points.clusters.cluster import Cluster, check_positive, log_volume, uniform_position
 
 EDGES = ("exact", "ignored")
 

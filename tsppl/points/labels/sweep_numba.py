@@ -1,8 +1,8 @@
 """Gibbs sampling of labels of points, one after the other, outside of JAX: compiled by numba, on one core of the CPU.
 
-The law is that of :mod:`tsppl.messages.label_sweep`, in double precision and in another order, but a point only sees clusters
+The law is that of :mod:`tsppl.points.labels.sweep`, in double precision and in another order, but a point only sees clusters
 nearby: those whose first point is in its own cell or in one beside it, on a grid of cells at least ``reach`` wide that moves
-at random. What is neglected is stated in :mod:`tsppl.messages.label_sweep_chunked`; and so are weights below ``exp(-36)`` of the
+at random. What is neglected is stated in :mod:`tsppl.points.labels.sweep_chunked`; and so are weights below ``exp(-36)`` of the
 largest.
 """
 
@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from tsppl.conjugate import GaussianCluster, SequenceCluster
-from tsppl.conjugate.windows import log_volume
-from tsppl.messages.label_sweep import Sweep, move_weights
+from tsppl.points import GaussianCluster, SequenceCluster
+from tsppl.points.labels.sweep import Sweep, move_weights
+from tsppl.points.windows.windows import log_volume
 
 MOST_GRID_AXES = 2
 CELLS_PER_POINT = 4
@@ -29,13 +29,13 @@ def sweep_labels_numba(
     """Draw the label of every point given all others; under ``vmap`` one pattern after the other.
 
     Args:
-        cluster: a :class:`~tsppl.conjugate.GaussianCluster` or :class:`~tsppl.conjugate.SequenceCluster`.
+        cluster: a :class:`~tsppl.points.GaussianCluster` or :class:`~tsppl.points.SequenceCluster`.
         labels: int ``(N,)``, canonical.
         points: ``(N,)`` and the shape of a point, in any order.
         window: ``(2,)`` and the shape of a place.
         rates: events expected, concentration and rate of amplitudes, background points expected.
         log_background: log density of each point in the background, ``(N,)``; uniform on the window if None.
-        max_clusters: number of slots, as for :func:`~tsppl.messages.label_sweep.sweep_labels`; ``N`` if None.
+        max_clusters: number of slots, as for :func:`~tsppl.points.labels.sweep.sweep_labels`; ``N`` if None.
         reach: distance, by dimension, beyond which a point and the first point of a cluster need not see each other; all see
             each other if it is infinite. Twice ``cluster.reach`` if None.
 
@@ -116,7 +116,7 @@ def require_numba(cluster=None):
 @np.errstate(all="ignore")
 def _sweep(family, num_slots, layout, numbers, whole_numbers):
     """Labels and missing slots, from and to NumPy arrays: in here no function of JAX may compute."""
-    from tsppl.messages import label_sweep_compiled as compiled
+    from tsppl.points.labels import sweep_compiled as compiled
 
     inputs = _unpacked(layout, np.asarray(numbers, float), np.asarray(whole_numbers))
     reach, concentration, new = inputs["numbers"].tolist()

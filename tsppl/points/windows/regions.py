@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from tsppl.conjugate.windows import contains
+from tsppl.points.windows.windows import contains
 
 
 @jax.tree_util.register_pytree_node_class

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import random
 from jax.scipy.special import logsumexp
 
-from tsppl.conjugate.cluster import log_normal_mass, normal_mass
-from tsppl.conjugate.intervals import Intervals
+from tsppl.points.clusters.cluster import log_normal_mass, normal_mass
+from tsppl.points.windows.intervals import Intervals
 
 
 def log_centre_mass(window, mean, error):

@@ -90,7 +90,7 @@ class Intervals:
     def __getitem__(self, which):
         raise NotImplementedError(
             "a window with gaps has no lowest and highest place: families of clusters that keep events inside of it use "
-            "the functions of tsppl.conjugate.centres instead of window[0] and window[1], or ignore edges"
+            "the functions of tsppl.points.clusters.centres instead of window[0] and window[1], or ignore edges"
         )
 
     def tree_flatten(self):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax, random
 
-from tsppl.messages.compound_poisson import canonical_labels
+from tsppl.points.labels.compound_poisson import canonical_labels
 
 MOST_IN_TRIANGLE = 512
 

@@ -8,8 +8,8 @@ from jax import random
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import gammaln, multigammaln
 
-from tsppl.conjugate.cluster import Cluster, log_volume, uniform_position
-from tsppl.conjugate.gaussian_mass import correlated_normal_mass
+from tsppl.points.clusters.cluster import Cluster, log_volume, uniform_position
+from tsppl.points.clusters.gaussian_mass import correlated_normal_mass
 
 
 class SecondMomentStatistics(NamedTuple):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from tsppl.conjugate.intervals import Intervals
+from tsppl.points.windows.intervals import Intervals
 
 
 @jax.tree_util.register_pytree_node_class
