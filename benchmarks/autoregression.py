@@ -11,8 +11,8 @@ import numpy as np
 from _timing import OURS, Benchmark, Case, Comparison, Entry, assert_close, run
 from jax import lax
 
-from tsppl.messages.autoregression import conditional_means
-from tsppl.messages.low_rank_autoregression import dense_weights, low_rank_means
+from tsppl.messages.autoregressive.conditional_means import conditional_means
+from tsppl.messages.autoregressive.low_rank import dense_weights, low_rank_means
 
 NUM_STATES = 10
 TOLERANCE = {"float32": 1e-3, "float64": 1e-9}

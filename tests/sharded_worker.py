@@ -23,8 +23,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tests.helpers import assert_allclose
 from tsppl import messages
 from tsppl.messages import AffineGaussian, Gaussian
-from tsppl.messages.sharded_hidden_markov import sharded_log_normalizer, sharded_smooth
-from tsppl.messages.sharded_linear_gaussian import (
+from tsppl.messages.hidden_markov.sharded import sharded_log_normalizer, sharded_smooth
+from tsppl.messages.linear_gaussian.sharded import (
     sharded_kalman_filter,
     sharded_kalman_log_likelihood,
     sharded_kalman_smoother,

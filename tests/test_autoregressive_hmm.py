@@ -10,7 +10,7 @@ import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference import autoregressive as reference
 from tsppl.datasets import hamilton_gnp
-from tsppl.messages import autoregression
+from tsppl.messages.autoregressive import conditional_means as autoregression
 
 K, L, N, T = 2, 2, 2, 6
 RNG = np.random.default_rng(0)

@@ -14,17 +14,8 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import log_density
 
 from tests.helpers import assert_allclose
-from tsppl.recurrence import (
-    deer_scan,
-    gru_cell,
-    gru_cell_diagonal,
-    init_gru_cell,
-    init_lstm_cell,
-    linear_recurrence,
-    lstm_cell,
-    lstm_cell_pairs,
-    lyapunov_exponent,
-)
+from tsppl.nn import gru_cell, gru_cell_diagonal, init_gru_cell, init_lstm_cell, lstm_cell, lstm_cell_pairs
+from tsppl.recurrence import deer_scan, linear_recurrence, lyapunov_exponent
 from tsppl.recurrence.damping import filter_gains
 from tsppl.recurrence.flat_step import flat_step
 from tsppl.recurrence.sweeps import solve_by_sweeps

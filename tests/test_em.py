@@ -13,8 +13,8 @@ import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference import em as reference
 from tsppl.datasets import earthquakes
-from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM
-from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM
+from tsppl.distributions.autoregressive.autoregressive_hmm import AutoregressiveHMM
+from tsppl.distributions.linear_gaussian.linear_gaussian_ssm import LinearGaussianSSM
 from tsppl.inference.em import em
 from tsppl.inference.em_steps import steps_of
 from tsppl.inference.emission_parameters import parameters, rebuild

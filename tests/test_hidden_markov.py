@@ -16,8 +16,8 @@ from numpyro.infer.util import log_density
 
 from tests.helpers import assert_allclose
 from tests.reference import hidden_markov as reference
-from tsppl.distributions.hidden_markov import HiddenMarkov
-from tsppl.distributions.streams import Streams
+from tsppl.distributions.emissions.streams import Streams
+from tsppl.distributions.hidden_markov.hidden_markov import HiddenMarkov
 
 NUM_STEPS, NUM_STATES = 5, 3
 INITIAL = np.array([0.5, 0.3, 0.2])

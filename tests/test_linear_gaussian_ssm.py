@@ -13,7 +13,7 @@ from numpyro import handlers
 
 from tests.helpers import assert_allclose
 from tests.reference.linear_gaussian import DenseModel, blocks
-from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM
+from tsppl.distributions.linear_gaussian.linear_gaussian_ssm import LinearGaussianSSM
 
 T, D, N = 5, 2, 2
 VARYING = ("transition_matrix", "transition_noise", "emission_matrix", "emission_noise")

@@ -13,7 +13,7 @@ from numpyro.infer import MCMC, NUTS
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tsppl.inference import em, starting_params
-from tsppl.messages.low_rank_autoregression import dense_weights
+from tsppl.messages.autoregressive.low_rank import dense_weights
 
 
 def model(series, initial):

@@ -11,16 +11,16 @@ from jax import random
 from tests.helpers import assert_allclose
 from tsppl import messages
 from tsppl.messages.certified import certified
-from tsppl.messages.hidden_markov import log_space_statistics
-from tsppl.messages.hidden_markov_chunked import WARM_UP, chunked_statistics, mismatch, number_of_chunks, until_met
-from tsppl.messages.hidden_markov_chunked_paths import (
+from tsppl.messages.hidden_markov.chunked import WARM_UP, chunked_statistics, mismatch, number_of_chunks, until_met
+from tsppl.messages.hidden_markov.chunked_paths import (
     _backtrace,
     _scores_meet,
     chunked_most_likely_path,
     chunked_sample_path,
     pick,
 )
-from tsppl.messages.hidden_markov_scaled import scaled_log_normalizer, scaled_statistics
+from tsppl.messages.hidden_markov.forward_backward import log_space_statistics
+from tsppl.messages.hidden_markov.scaled import scaled_log_normalizer, scaled_statistics
 from tsppl.messages.methods import hidden_markov_method
 
 NUM_STEPS = 20_011  # not a multiple of the number of chunks

@@ -11,8 +11,7 @@ from jax.test_util import check_grads
 
 from tests.helpers import assert_allclose
 from tests.reference.linear_gaussian import DenseModel, blocks, condition, normal_divergence, normal_log_density
-from tsppl.messages.linear_gaussian import AffineGaussian, Gaussian
-from tsppl.messages.linear_gaussian_chain import (
+from tsppl.messages.linear_gaussian.chain import (
     chain_divergence,
     chain_entropy,
     chain_left_out,
@@ -20,10 +19,11 @@ from tsppl.messages.linear_gaussian_chain import (
     chain_marginals,
     simulate_chain,
 )
-from tsppl.messages.linear_gaussian_filter import kalman_filter
-from tsppl.messages.linear_gaussian_information import InformationMatrix
-from tsppl.messages.linear_gaussian_roots import lower_root
-from tsppl.messages.linear_gaussian_smoother import kalman_left_out, kalman_smoother, sample_trajectory, tilt_chain
+from tsppl.messages.linear_gaussian.filter import kalman_filter
+from tsppl.messages.linear_gaussian.information import InformationMatrix
+from tsppl.messages.linear_gaussian.roots import lower_root
+from tsppl.messages.linear_gaussian.smoother import kalman_left_out, kalman_smoother, sample_trajectory, tilt_chain
+from tsppl.messages.linear_gaussian.steps import AffineGaussian, Gaussian
 
 T, D, N = 6, 3, 2
 METHODS = ("sequential", "parallel")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tsppl.messages.linear_gaussian_roots import SMALL, inverse_lower, lower_root, solve_lower
+from tsppl.messages.linear_gaussian.roots import SMALL, inverse_lower, lower_root, solve_lower
 
 SHAPES = [(1, 1), (3, 2), (4, 9), (SMALL + 1, 2 * SMALL)]
 

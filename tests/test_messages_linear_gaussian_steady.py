@@ -10,12 +10,12 @@ from jax import random
 
 from tests.helpers import assert_allclose
 from tsppl.messages import AffineGaussian, Gaussian, kalman_filter, kalman_log_likelihood
-from tsppl.messages.linear_gaussian_lanes import lanes_value
-from tsppl.messages.linear_gaussian_recurrence import constant_recurrence, varying_recurrence
-from tsppl.messages.linear_gaussian_smoother import kalman_smoother, sample_trajectory
-from tsppl.messages.linear_gaussian_steady import steady_value
+from tsppl.messages.linear_gaussian.lanes import lanes_value
+from tsppl.messages.linear_gaussian.smoother import kalman_smoother, sample_trajectory
+from tsppl.messages.linear_gaussian.steady import steady_value
 from tsppl.messages.methods import linear_gaussian_method
 from tsppl.messages.summation import summed_products
+from tsppl.recurrence.affine import constant_recurrence, varying_recurrence
 
 T = 300
 NAMES = ("regular", "one driving noise", "more channels")

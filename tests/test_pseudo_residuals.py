@@ -13,7 +13,7 @@ import tsppl
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference import hidden_markov as reference
-from tsppl.distributions.marginal_cdf import marginal_cdf
+from tsppl.distributions.emissions.marginal_cdf import marginal_cdf
 
 INITIAL, ROWS = jnp.array([0.4, 0.6]), jnp.array([[0.8, 0.2], [0.3, 0.7]])
 RNG = np.random.default_rng(0)

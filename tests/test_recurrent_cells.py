@@ -97,7 +97,7 @@ def test_diagonal_is_that_of_the_jacobian(name):
 def test_pairs_are_blocks_of_the_jacobian():
     params, carry, x = problem("lstm")
     by_part = full_jacobian("lstm", params, carry, x).reshape(2, N, 2, N)
-    assert_allclose(recurrence.lstm_cell_pairs(params, carry, x), jnp.einsum("aibi->iab", by_part))
+    assert_allclose(nn.lstm_cell_pairs(params, carry, x), jnp.einsum("aibi->iab", by_part))
 
 
 @pytest.mark.parametrize("name", REFERENCES)
@@ -107,10 +107,10 @@ def test_recurrent_weights_start_orthogonal_times_gain(name):
 
 
 def test_input_weights_start_with_variance_one_over_inputs():
-    weights = recurrence.init_gru_cell(random.key(0), 50, 200)["input_weights"]
+    weights = nn.init_gru_cell(random.key(0), 50, 200)["input_weights"]
     assert_allclose(weights.var() * 50, 1.0, rtol=0.05)
 
 
 def test_forget_gates_start_open():
-    bias = recurrence.init_lstm_cell(random.key(0), M, N, forget_bias=2.0)["bias"]
+    bias = nn.init_lstm_cell(random.key(0), M, N, forget_bias=2.0)["bias"]
     assert_allclose(bias, jnp.zeros((4, N)).at[1].set(2.0))

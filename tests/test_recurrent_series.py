@@ -15,7 +15,7 @@ import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 
 T, UNITS, CHANNELS = 9, 3, 2
-PARAMS = tsppl.recurrence.init_gru_cell(random.key(0), CHANNELS + 1, UNITS)
+PARAMS = tsppl.nn.init_gru_cell(random.key(0), CHANNELS + 1, UNITS)
 READOUT = 0.8 * random.normal(random.key(1), (CHANNELS, UNITS))
 INPUTS = jnp.cos(jnp.arange(float(T)))
 EMISSIONS = {
@@ -25,7 +25,7 @@ EMISSIONS = {
 
 
 def transition(h, previous, x):
-    return tsppl.recurrence.gru_cell(PARAMS, h, jnp.append(previous, x))
+    return tsppl.nn.gru_cell(PARAMS, h, jnp.append(previous, x))
 
 
 def series(family, solver="newton", num_steps=T):
@@ -78,7 +78,7 @@ def test_a_model_with_sampled_cells_has_the_same_gradient_by_every_solver():
     def model(solver):
         params = tsd.sample_cell_params("cell", "gru", CHANNELS + 1, UNITS)
         law = tsd.RecurrentSeries(
-            lambda h, previous, x: tsppl.recurrence.gru_cell(params, h, jnp.append(previous, x)),
+            lambda h, previous, x: tsppl.nn.gru_cell(params, h, jnp.append(previous, x)),
             jnp.zeros(UNITS),
             EMISSIONS["poisson"],
             num_steps=T,

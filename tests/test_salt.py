@@ -11,7 +11,7 @@ import pytest
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference import low_rank as reference
-from tsppl.messages import low_rank_autoregression as messages
+from tsppl.messages.autoregressive import low_rank as messages
 
 K, L, N, T = 2, 3, 2, 9
 RNG = np.random.default_rng(0)

@@ -11,8 +11,8 @@ from numpyro.infer.util import log_density, potential_energy
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM
-from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM
+from tsppl.distributions.autoregressive.autoregressive_hmm import AutoregressiveHMM
+from tsppl.distributions.linear_gaussian.linear_gaussian_ssm import LinearGaussianSSM
 from tsppl.inference.data_driven_starts import data_driven_start
 from tsppl.inference.starting import starting_params
 

@@ -13,7 +13,7 @@ from numpyro.infer.util import log_density
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference import hidden_markov as reference
-from tsppl.distributions.emissions import partial_log_prob
+from tsppl.distributions.emissions.scoring import partial_log_prob
 
 STEP = dist.Gamma(2.0, jnp.array([1.0, 0.2]))
 TURN = dist.VonMises(0.0, jnp.array([0.5, 4.0]))

@@ -17,7 +17,7 @@ import tsppl
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference.neyman_scott import all_labels
-from tsppl.distributions.neyman_scott_unseen import draw_unseen
+from tsppl.distributions.points.neyman_scott_unseen import draw_unseen
 from tsppl.inference import LabelGibbs, SequenceGibbs
 
 OFFSETS, WIDTHS, NEURON_PROBS = np.array([0.0, 0.4]), np.array([0.1, 0.15]), np.array([0.4, 0.6])

@@ -12,7 +12,7 @@ from numpyro.primitives import Messenger
 from tqdm import tqdm
 
 from tsppl.distributions import ClusteredPoints, ClusterLabels, NeymanScott
-from tsppl.distributions.neyman_scott_sites import PointCount
+from tsppl.distributions.points.neyman_scott_sites import PointCount
 from tsppl.distributions.shapes import is_concrete
 
 TEMPERATURE_KWARG = "_temperature"

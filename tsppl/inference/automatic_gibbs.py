@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 from jax import random
 from numpyro.infer import NUTS, Gibbs
 
-from tsppl.distributions.matrix_normal_inverse_wishart import MatrixNormalInverseWishart
+from tsppl.distributions.priors.matrix_normal_inverse_wishart import MatrixNormalInverseWishart
 from tsppl.inference.complete_data import NotConjugateError, has_plain_states
 from tsppl.inference.conjugacy import Conjugacy, exactly
 from tsppl.inference.conjugate_updates import (

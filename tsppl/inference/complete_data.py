@@ -7,7 +7,7 @@ from jax import random
 from numpyro import handlers
 from numpyro.distributions import ExpandedDistribution
 
-from tsppl.distributions.markov_switching import MarkovSwitching
+from tsppl.distributions.hidden_markov.markov_switching import MarkovSwitching
 from tsppl.sites.trace import sequence_sites, unwrap
 
 

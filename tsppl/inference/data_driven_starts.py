@@ -10,10 +10,10 @@ import numpyro.distributions as dist
 from scipy.cluster.vq import kmeans2
 from scipy.ndimage import uniform_filter1d
 
-from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM
-from tsppl.distributions.hidden_markov import HiddenMarkov
-from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM
-from tsppl.distributions.salt import SALT
+from tsppl.distributions.autoregressive.autoregressive_hmm import AutoregressiveHMM
+from tsppl.distributions.autoregressive.salt import SALT
+from tsppl.distributions.hidden_markov.hidden_markov import HiddenMarkov
+from tsppl.distributions.linear_gaussian.linear_gaussian_ssm import LinearGaussianSSM
 from tsppl.distributions.shapes import is_concrete, typed_key
 from tsppl.inference.em_arguments import resolve_fixed
 from tsppl.inference.em_autoregressive import lagged_rows

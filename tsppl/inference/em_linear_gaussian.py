@@ -21,9 +21,9 @@ from tsppl.inference.em_arguments import refuse_batch
 from tsppl.inference.emission_parameters import as_real, leaf_of, open_parameters, parameters, rebuild, rewrap
 from tsppl.inference.gaussian_regression import complete, expected_log_density, maximize_regression, regression
 from tsppl.inference.maximization import below, covariance_prior, is_conjugate, log_prior as noise_log_prior
-from tsppl.messages.linear_gaussian_chain import chain_gaussians
-from tsppl.messages.linear_gaussian_filter import kalman_filter
-from tsppl.messages.linear_gaussian_smoother import _posterior_chain
+from tsppl.messages.linear_gaussian.chain import chain_gaussians
+from tsppl.messages.linear_gaussian.filter import kalman_filter
+from tsppl.messages.linear_gaussian.smoother import _posterior_chain
 
 
 class TrajectoryStatistics(NamedTuple):

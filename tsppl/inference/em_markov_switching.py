@@ -15,7 +15,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
 from tsppl import messages
-from tsppl.distributions.markov_switching import MarkovChainParameters
+from tsppl.distributions.hidden_markov.markov_switching import MarkovChainParameters
 from tsppl.inference.em_arguments import refuse_batch
 from tsppl.inference.emission_parameters import as_real, innermost, open_parameters, parameters
 from tsppl.inference.maximization import below, log_prior as emission_log_prior, maximize_emission

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM
-from tsppl.distributions.hidden_markov import HiddenMarkov
-from tsppl.distributions.linear_gaussian_ssm import LinearGaussianSSM
-from tsppl.distributions.salt import SALT
+from tsppl.distributions.autoregressive.autoregressive_hmm import AutoregressiveHMM
+from tsppl.distributions.autoregressive.salt import SALT
+from tsppl.distributions.hidden_markov.hidden_markov import HiddenMarkov
+from tsppl.distributions.linear_gaussian.linear_gaussian_ssm import LinearGaussianSSM
 from tsppl.inference import (
     em_autoregressive as autoregressive,
     em_linear_gaussian as linear_gaussian,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from tsppl.distributions.streams import Streams
+from tsppl.distributions.emissions.streams import Streams
 
 _BOUNDS = ("low", "high")
 _GAUSSIAN_ARGUMENTS = ("loc", "scale_tril")

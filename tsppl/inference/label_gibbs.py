@@ -14,7 +14,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 
 from tsppl.distributions import ClusteredPoints, ClusterLabels
-from tsppl.distributions.neyman_scott_unseen import draw_unseen
+from tsppl.distributions.points.neyman_scott_unseen import draw_unseen
 from tsppl.distributions.shapes import is_concrete
 from tsppl.inference.annealing import heat
 from tsppl.inference.conjugacy import exactly, in_double

@@ -14,7 +14,7 @@ from jax import lax
 from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
-from tsppl.messages.low_rank_autoregression import dense_weights
+from tsppl.messages.autoregressive.low_rank import dense_weights
 
 FIELDS = {"output_factors": "output", "core": "core", "input_factors": "input", "lag_factors": "lag"}
 _NUM_DAMPED_STEPS = 4

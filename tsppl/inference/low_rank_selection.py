@@ -11,8 +11,8 @@ from jax import random
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
-from tsppl.distributions.autoregressive_hmm import AutoregressiveHMM
-from tsppl.distributions.salt import SALT
+from tsppl.distributions.autoregressive.autoregressive_hmm import AutoregressiveHMM
+from tsppl.distributions.autoregressive.salt import SALT
 from tsppl.distributions.sequence import SequenceDistribution
 from tsppl.distributions.shapes import typed_key
 from tsppl.inference.data_driven_starts import data_driven_start

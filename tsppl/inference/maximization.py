@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from tsppl.distributions.emissions import emission_log_likelihoods
-from tsppl.distributions.streams import Streams
+from tsppl.distributions.emissions.scoring import emission_log_likelihoods
+from tsppl.distributions.emissions.streams import Streams
 from tsppl.inference.ascent import climb
 from tsppl.inference.emission_parameters import innermost, leaf_of, parameters, rebuild, rewrap
 from tsppl.inference.gaussian_regression import complete, fitted_scale_tril, inverse_wishart_rows

@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 
 from tsppl.conjugate import MatrixNormalInverseWishartParameters, regression_posterior, regression_statistics
 from tsppl.distributions import AutoregressiveHMM, HiddenMarkov
-from tsppl.distributions.matrix_normal_inverse_wishart import (
+from tsppl.distributions.priors.matrix_normal_inverse_wishart import (
     MatrixNormalInverseWishart,
     as_parameters,
     from_parameters,

@@ -1,21 +1,24 @@
 """Message passing on arrays, one sequence at a time; batch with ``jax.vmap``."""
 
-from tsppl.messages.hidden_markov import (
+from tsppl.messages.hidden_markov.evidence import log_normalizer as log_normalizer, smooth as smooth
+from tsppl.messages.hidden_markov.forward_backward import (
     Forward as Forward,
     Statistics as Statistics,
     backward as backward,
     forward as forward,
     left_out as left_out,
 )
-from tsppl.messages.hidden_markov_evidence import log_normalizer as log_normalizer, smooth as smooth
-from tsppl.messages.hidden_markov_paths import (
+from tsppl.messages.hidden_markov.paths import (
     most_likely_path as most_likely_path,
     path_log_prob as path_log_prob,
     sample_path as sample_path,
     simulate_path as simulate_path,
 )
-from tsppl.messages.linear_gaussian import AffineGaussian as AffineGaussian, Gaussian as Gaussian
-from tsppl.messages.linear_gaussian_chain import (
+from tsppl.messages.hidden_markov.sharded import (
+    sharded_log_normalizer as sharded_log_normalizer,
+    sharded_smooth as sharded_smooth,
+)
+from tsppl.messages.linear_gaussian.chain import (
     Marginals as Marginals,
     chain_divergence as chain_divergence,
     chain_entropy as chain_entropy,
@@ -25,20 +28,17 @@ from tsppl.messages.linear_gaussian_chain import (
     chain_marginals as chain_marginals,
     simulate_chain as simulate_chain,
 )
-from tsppl.messages.linear_gaussian_filter import Filtered as Filtered, kalman_filter as kalman_filter
-from tsppl.messages.linear_gaussian_likelihood import kalman_log_likelihood as kalman_log_likelihood
-from tsppl.messages.linear_gaussian_smoother import (
+from tsppl.messages.linear_gaussian.filter import Filtered as Filtered, kalman_filter as kalman_filter
+from tsppl.messages.linear_gaussian.likelihood import kalman_log_likelihood as kalman_log_likelihood
+from tsppl.messages.linear_gaussian.sharded import (
+    sharded_kalman_filter as sharded_kalman_filter,
+    sharded_kalman_log_likelihood as sharded_kalman_log_likelihood,
+    sharded_kalman_smoother as sharded_kalman_smoother,
+)
+from tsppl.messages.linear_gaussian.smoother import (
     kalman_left_out as kalman_left_out,
     kalman_smoother as kalman_smoother,
     sample_trajectory as sample_trajectory,
     tilt_chain as tilt_chain,
 )
-from tsppl.messages.sharded_hidden_markov import (
-    sharded_log_normalizer as sharded_log_normalizer,
-    sharded_smooth as sharded_smooth,
-)
-from tsppl.messages.sharded_linear_gaussian import (
-    sharded_kalman_filter as sharded_kalman_filter,
-    sharded_kalman_log_likelihood as sharded_kalman_log_likelihood,
-    sharded_kalman_smoother as sharded_kalman_smoother,
-)
+from tsppl.messages.linear_gaussian.steps import AffineGaussian as AffineGaussian, Gaussian as Gaussian

@@ -1,20 +1,5 @@
 """Nonlinear recurrences evaluated many steps at a time, DEER, ELK and multiple shooting behind one ``deer_scan``; and cells."""
 
-from tsppl.recurrence.cells import (
-    gru_cell as gru_cell,
-    gru_cell_diagonal as gru_cell_diagonal,
-    init_gru_cell as init_gru_cell,
-    init_leaky_tanh_cell as init_leaky_tanh_cell,
-    init_lstm_cell as init_lstm_cell,
-    init_minimal_gated_cell as init_minimal_gated_cell,
-    leaky_tanh_cell as leaky_tanh_cell,
-    leaky_tanh_cell_diagonal as leaky_tanh_cell_diagonal,
-    lstm_cell as lstm_cell,
-    lstm_cell_diagonal as lstm_cell_diagonal,
-    lstm_cell_pairs as lstm_cell_pairs,
-    minimal_gated_cell as minimal_gated_cell,
-    minimal_gated_cell_diagonal as minimal_gated_cell_diagonal,
-)
-from tsppl.recurrence.deer_scan import RecurrenceInfo as RecurrenceInfo, deer_scan as deer_scan
-from tsppl.recurrence.linear_recurrence import linear_recurrence as linear_recurrence
+from tsppl.recurrence.linear import linear_recurrence as linear_recurrence
 from tsppl.recurrence.lyapunov import lyapunov_exponent as lyapunov_exponent
+from tsppl.recurrence.nonlinear import RecurrenceInfo as RecurrenceInfo, deer_scan as deer_scan

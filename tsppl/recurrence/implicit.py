@@ -12,7 +12,7 @@ from jax import lax
 
 from tsppl.recurrence.jacobians import full_jacobians
 from tsppl.recurrence.lanes import shift
-from tsppl.recurrence.linear_recurrence import linear_recurrence
+from tsppl.recurrence.linear import linear_recurrence
 
 
 def differentiable(advance_with, solve, solve_linear):

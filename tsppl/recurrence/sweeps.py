@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from tsppl.recurrence.damping import filter_gains
 from tsppl.recurrence.jacobians import diagonals, full_jacobians, in_pairs, pair_blocks, probed_diagonals
 from tsppl.recurrence.lanes import shift
-from tsppl.recurrence.linear_recurrence import apply, linear_recurrence
+from tsppl.recurrence.linear import apply, linear_recurrence
 from tsppl.recurrence.outcome import Outcome
 
 SWEEPS = ("newton", "quasi", "elk", "quasi-elk", "jacobi", "picard")

@@ -11,7 +11,7 @@ from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
 from numpyro.infer import init_to_sample
 
-from tsppl.distributions.markov_switching import MarkovSwitching
+from tsppl.distributions.hidden_markov.markov_switching import MarkovSwitching
 from tsppl.sites.trace import latent_sites, sequence_sites
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from tsppl.recurrence import gru_cell, init_gru_cell
+from tsppl.nn import gru_cell, init_gru_cell
 
 sys.path.append(str(Path(__file__).parents[2]))
 from _timing import _environment, _row  # noqa: E402

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from _common import driven_gru, gru_body, is_quick, print_table
 
-from tsppl.recurrence import deer_scan, gru_cell_diagonal
+from tsppl.nn import gru_cell_diagonal
+from tsppl.recurrence import deer_scan
 
 TOLERANCES = 1e-4, 1e-10
 METHODS = ("newton", "quasi", "quasi, one probe", "elk", "quasi-elk", "jacobi", "picard", "chunked")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tsppl.recurrence import gru_cell, init_gru_cell
+from tsppl.nn import gru_cell, init_gru_cell
 
 WEIGHTS = Path(__file__).with_name("autoregressive_gru.npz")
 NUM_HIDDEN, PERIOD, NUM_STEPS, LEARNING_RATE, LARGEST_ERROR = 3, 50, 200, 1e-2, 2e-3

@@ -1,0 +1,222 @@
+"""Hamilton's autoregression around a mean that switches, as a distribution over the observed series."""
+
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+
+from tsppl import messages
+from tsppl.distributions.autoregressive.autoregressive_hmm import AutoregressiveHMM
+from tsppl.distributions.hidden_markov.markov_switching import check_given
+from tsppl.distributions.shapes import parameter_batch
+from tsppl.messages.hidden_markov.joint_states import chain_of_joint_states, joint_states
+
+MAX_JOINT_STATES = 1024
+
+
+class MeanSwitchingAutoregression(AutoregressiveHMM):
+    """An autoregression of the deviations from a mean that a hidden Markov state chooses; the states are summed out.
+
+    ``y_t - means[z_t] = sum_l weights[z_t, l] @ (y[t-1-l] - means[z_{t-1-l}]) + noise[z_t]`` (Hamilton 1989,
+    Econometrica 57, eq. 2.4 and 4.3), the mean-adjusted form of econometrics. When the state changes, the series moves to its new mean
+    at once; in the intercept form of :class:`AutoregressiveHMM` it approaches it over many steps. The two have other
+    likelihoods and other estimates.
+
+    A step depends on its own state and on those of its ``L`` lags, which are summed out together, ``K^(L+1)`` of them:
+    a step costs the square of that.
+
+    Args:
+        initial_probs: probabilities of the state of step ``num_conditioned - L``, the first that counts; ``(..., K)``.
+        transition_probs: ``(..., K, K)``, or ``(..., T-1, K, K)``: row ``t`` moves ``z_t`` to ``z_{t+1}``.
+        means: ``(..., K, N)``; ``(..., K)`` for a scalar series.
+        weights: ``(..., K, L, N, N)``, or ``(..., K, L)`` for a scalar series; ``K`` may be 1. Index 0 is lag 1.
+        noise: distribution with batch ``(..., K)``, ``(..., 1)`` or ``()`` and event ``(N,)``, or ``()`` for a scalar
+            series; its location is commonly zero.
+        num_steps: number of steps ``T``, the first ``L`` included.
+        num_conditioned: number of first steps that are given, ``L`` by default; the density is that of the others.
+        initial_logits, transition_logits: alternatives to the probabilities.
+        time_varying: ``("transition_probs",)`` if the transitions carry a time axis (Filardo 1994).
+        mask, lengths, known_states, method: as in :class:`AutoregressiveHMM`; labels of the ``L`` steps before the first one
+            scored count too, in its term.
+
+    Raises:
+        ValueError: on shapes that do not fit, or if ``K^(L+1)`` is above 1024.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
+    >>> probs, means = jnp.array([[0.8, 0.2], [0.1, 0.9]]), jnp.array([-1.0, 1.0])
+    >>> model = tsd.MeanSwitchingAutoregression(
+    ...     jnp.full(2, 0.5), probs, means, jnp.array([[0.3]]), dist.Normal(0.0, 0.4), num_steps=5
+    ... )
+    >>> model.latent_mode(jnp.array([1.1, 0.8, -0.9, -1.2, 0.9]))["states"].tolist()
+    [1, 1, 0, 0, 1]
+    """
+
+    pytree_data_fields = ("means",)
+
+    def __init__(
+        self,
+        initial_probs=None,
+        transition_probs=None,
+        means=None,
+        weights=None,
+        noise=None,
+        *,
+        num_steps,
+        num_conditioned=None,
+        initial_logits=None,
+        transition_logits=None,
+        time_varying=(),
+        mask=None,
+        lengths=None,
+        known_states=None,
+        method="auto",
+        validate_args=None,
+    ):
+        self.means = jnp.asarray(means)
+        if not set(time_varying) <= {"transition_probs", "transition_logits"}:
+            raise ValueError(
+                f"time_varying is {tuple(time_varying)}: only the transitions of a MeanSwitchingAutoregression can vary in "
+                "time"
+            )
+        super().__init__(
+            initial_probs,
+            transition_probs,
+            weights,
+            noise,
+            num_steps=num_steps,
+            num_conditioned=num_conditioned,
+            initial_logits=initial_logits,
+            transition_logits=transition_logits,
+            time_varying=time_varying,
+            mask=mask,
+            lengths=lengths,
+            known_states=known_states,
+            method=method,
+            validate_args=validate_args,
+        )
+        size = self.num_states ** (self.num_lags + 1)
+        if size > MAX_JOINT_STATES:
+            raise ValueError(
+                f"{self.num_states} states and {self.num_lags} lags make K^(L+1) = {size} joint states, more than "
+                f"{MAX_JOINT_STATES}: use fewer lags, or the intercept form, AutoregressiveHMM"
+            )
+
+    def _other_batches(self, num_states, num_steps):
+        shape = (num_states,) + self.noise.event_shape
+        return {"means": parameter_batch("means", self.means.shape, shape, num_steps=None)}
+
+    @property
+    def _state_index(self):
+        return joint_states(self.num_states, self.num_lags)[:, 0]
+
+    @property
+    def _first_of_chain(self):
+        return self.num_conditioned - self.num_lags
+
+    def _potentials(self, value):
+        value, entries = self._observed_value(value)
+        num_joint = self.num_states**self.num_lags
+        residuals = self._as_matrix(value)[..., None, :] - self._means(value)
+        offsets = self._joint_means()
+        offsets = offsets.reshape(offsets.shape[:-2] + (1, num_joint, self.num_states, offsets.shape[-1]))
+        residuals = residuals[..., None, :, :] - offsets
+        residuals = residuals.reshape(residuals.shape[:-4] + (-1,) + residuals.shape[-2:])
+        if entries is not None:
+            entries = jnp.repeat(entries, num_joint, axis=entries.ndim - self.event_dim)
+        log_likelihoods = self._residual_log_likelihoods(residuals, entries)
+        log_likelihoods = log_likelihoods.reshape(log_likelihoods.shape[:-2] + (self.num_steps, -1))
+        log_likelihoods = jnp.where(self._scored()[..., None], log_likelihoods, 0.0)
+        return *self._joint_chain(), self._restricted(log_likelihoods[..., self.num_conditioned :, :])
+
+    def _restricted(self, log_likelihoods):
+        known = self._known()
+        if known is None:
+            return log_likelihoods
+        known = known[..., self.num_conditioned :, None]
+        possible = (known < 0) | (known == self._state_index)
+        possible = possible.at[..., 0, :].set(self._lags_agree().all(-1))
+        return jnp.where(possible, log_likelihoods, -jnp.inf)
+
+    def _lags_agree(self):
+        """Do states of each lag of the first step scored agree with what is known of them? ``(..., K^(L+1), L+1)``."""
+        states, first, known = joint_states(self.num_states, self.num_lags), self.num_conditioned, self._known()
+        if known is None:
+            return jnp.ones(states.shape, bool)
+        known = jnp.flip(known[..., None, first - self.num_lags : first + 1], -1)
+        return (known < 0) | (known == states)
+
+    def _joint_chain(self):
+        rows = "s,k,k" if self._transitions_vary else "k,k"
+        joint = partial(chain_of_joint_states, num_lags=self.num_lags, first=self._first_of_chain)
+        signature = f"(k),({rows})->(m),{'(r,m,m)' if self._transitions_vary else '(m,m)'}"
+        return jnp.vectorize(joint, signature=signature)(self._log_initial, self._log_transition)
+
+    def _joint_means(self):
+        """What the means of all lags add to a step, ``(..., K^(L+1), N)``."""
+        states = joint_states(self.num_states, self.num_lags)
+
+        def core(means, weights):
+            weights = jnp.broadcast_to(weights, means.shape[:1] + weights.shape[1:])
+            return means[states[:, 0]] - jnp.einsum("mlij,mlj->mi", weights[states[:, 0]], means[states[:, 1:]])
+
+        return jnp.vectorize(core, signature="(k,n),(c,l,n,n)->(m,n)")(self._as_matrix(self.means), self._lag_weights)
+
+    def _unfolded(self, path):
+        """States ``(..., T)`` of a path of joint states; ``-1`` before the chain starts."""
+        states = jnp.asarray(joint_states(self.num_states, self.num_lags), jnp.int32)[path]
+        before = jnp.flip(states[..., 0, 1:], -1)
+        return self._pad_front(jnp.concatenate([before, states[..., 0]], -1), -1, 1)
+
+    def sample_latents(self, key, value):
+        """Draw the states given the data: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
+        draw = partial(messages.sample_path, method=self.method)
+        return {"states": self._unfolded(self._apply(draw, value, core_ndim=1, key=key))}
+
+    def latent_mode(self, value):
+        """The most likely state path: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
+        path = self._apply(partial(messages.most_likely_path, method=self.method), value, core_ndim=1)
+        return {"states": self._unfolded(path)}
+
+    def latent_marginals(self, value, given="all"):
+        """State probabilities given all the data, or given the data up to each step (``given="past"``).
+
+        Returns ``{"state_probs": (..., T, K)}``; NaN for steps that have no state. The steps that are conditioned on tell
+        nothing of their states: given the past, these have the probabilities of the chain alone.
+        """
+        check_given(given)
+
+        def core(*potentials):
+            if given == "past":
+                return jnp.exp(messages.forward(*potentials, method=self.method).log_filtered)
+            return messages.smooth(*potentials, method=self.method).state_probs
+
+        joint = self._apply(core, value, core_ndim=2)
+        first = joint[..., 0, :, None]
+        if given == "past":
+            # Of the labels, a step knows those of longer lags.
+            known = jnp.flip(jnp.cumprod(jnp.flip(self._lags_agree(), -1), -1), -1)
+            first = jnp.exp(self._joint_chain()[0])[..., None] * known
+            first /= first.sum(-2, keepdims=True)
+        states = joint_states(self.num_states, self.num_lags)
+        first = jnp.broadcast_to(first, first.shape[:-1] + states.shape[1:])
+        lags = jnp.asarray(np.eye(self.num_states)[states], joint.dtype)
+        before = jnp.flip(jnp.einsum("...ml,mlk->...lk", first, lags), -2)[..., : self.num_lags, :]
+        before = jnp.broadcast_to(before, joint.shape[:-2] + before.shape[-2:])
+        probs = jnp.concatenate([before, self._reported_probs(joint)], -2)
+        return {"state_probs": self._pad_front(probs, jnp.nan, 2)}
+
+    def _continue(self, key, value, states, num_given, sample_shape):
+        at = jnp.vectorize(lambda means, states: means[states], signature="(k,n),(t)->(t,n)")
+        matrix, means = self._as_matrix(value), self._as_matrix(self.means)
+        deviations = self._as_event(matrix - at(means, states))
+        drawn, latents = super()._continue(key, deviations, states, num_given, sample_shape)
+        drawn = self._as_matrix(drawn) + at(means, latents["states"])
+        given = jnp.arange(self.num_steps) < jnp.asarray(num_given)[..., None]
+        return self._as_event(jnp.where(given[..., None], matrix, drawn)), latents
+
+    def log_prob_left_out(self, value):
+        """Not available: a step enters the terms of its ``L`` successors together with all their states."""
+        raise NotImplementedError(
+            "MeanSwitchingAutoregression has no left-out terms; log_prob_steps gives one-step-ahead terms, which answer "
+            "another question"
+        )
