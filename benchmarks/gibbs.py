@@ -22,8 +22,8 @@ import tsppl.distributions as tsd
 from tsppl import messages
 from tsppl.conjugate import regression_statistics
 from tsppl.inference import auto_gibbs
-from tsppl.inference.complete_data import CompleteData
-from tsppl.inference.state_regression import _rows, regression_conditional
+from tsppl.inference.gibbs.states.complete_data import CompleteData
+from tsppl.inference.gibbs.states.state_regression import _rows, regression_conditional
 
 NUM_CALLS = 7
 

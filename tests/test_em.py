@@ -15,9 +15,9 @@ from tests.reference import em as reference
 from tsppl.datasets import earthquakes
 from tsppl.distributions.autoregressive.autoregressive_hmm import AutoregressiveHMM
 from tsppl.distributions.linear_gaussian.linear_gaussian_ssm import LinearGaussianSSM
-from tsppl.inference.em import em
-from tsppl.inference.em_steps import steps_of
-from tsppl.inference.emission_parameters import parameters, rebuild
+from tsppl.inference.expectation_maximization.em import em
+from tsppl.inference.expectation_maximization.emission_parameters import parameters, rebuild
+from tsppl.inference.expectation_maximization.families import steps_of
 
 B, T, K, N = 2, 5, 2, 2
 RNG = np.random.default_rng(0)

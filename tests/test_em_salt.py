@@ -13,8 +13,12 @@ import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference import em as reference
 from tsppl.inference import data_driven_start, em, grow_rank, low_rank_factors, select_low_rank
-from tsppl.inference.em_steps import prepare, steps_of
-from tsppl.inference.low_rank_regression import Factors, NormalPrior, maximize_low_rank_regression
+from tsppl.inference.expectation_maximization.families import prepare, steps_of
+from tsppl.inference.expectation_maximization.low_rank_regression import (
+    Factors,
+    NormalPrior,
+    maximize_low_rank_regression,
+)
 
 K, N, L, STEPS = 2, 3, 4, 60
 RANKS = {"output": 2, "input": 2, "lag": 2}

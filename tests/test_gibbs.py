@@ -26,7 +26,7 @@ from tsppl.inference import (
     StateGibbs,
     auto_gibbs,
 )
-from tsppl.inference.complete_data import CompleteData
+from tsppl.inference.gibbs.states.complete_data import CompleteData
 
 ROWS = jnp.array([[3.0, 1.0], [0.5, 2.0]])
 COLUMN = jnp.linalg.cholesky(jnp.array([[1.0, 0.2], [0.2, 2.0]]))

@@ -14,7 +14,7 @@ import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.test_label_gibbs import total_variation
 from tests.test_label_proofs import swept_and_moved
-from tsppl.inference.label_starts import neighbouring_labels
+from tsppl.inference.gibbs.points.label_starts import neighbouring_labels
 
 
 class DecayStatistics(NamedTuple):

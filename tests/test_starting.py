@@ -13,8 +13,8 @@ import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tsppl.distributions.autoregressive.autoregressive_hmm import AutoregressiveHMM
 from tsppl.distributions.linear_gaussian.linear_gaussian_ssm import LinearGaussianSSM
-from tsppl.inference.data_driven_starts import data_driven_start
-from tsppl.inference.starting import starting_params
+from tsppl.inference.expectation_maximization.data_driven_starts import data_driven_start
+from tsppl.inference.starts.starting import starting_params
 
 RNG = np.random.default_rng(0)
 T = 60

@@ -14,7 +14,12 @@ from jax import lax, random
 
 import tsppl.distributions as tsd
 from tsppl.inference import low_rank_factors
-from tsppl.inference.low_rank_regression import FIELDS, Factors, coefficients_of_states, maximize_low_rank_regression
+from tsppl.inference.expectation_maximization.low_rank_regression import (
+    FIELDS,
+    Factors,
+    coefficients_of_states,
+    maximize_low_rank_regression,
+)
 
 D, N, SERIES_LENGTH = 7, 10, 500
 PROCESS_VARIANCE = 1e-2

@@ -9,16 +9,16 @@ from jax import random
 from numpyro.infer import NUTS, Gibbs
 
 from tsppl.distributions.priors.matrix_normal_inverse_wishart import MatrixNormalInverseWishart
-from tsppl.inference.complete_data import NotConjugateError, has_plain_states
-from tsppl.inference.conjugacy import Conjugacy, exactly
-from tsppl.inference.conjugate_updates import (
+from tsppl.inference.gibbs.states.complete_data import NotConjugateError, has_plain_states
+from tsppl.inference.gibbs.states.conjugacy import Conjugacy, exactly
+from tsppl.inference.gibbs.states.conjugate_updates import (
     GaussianUpdate,
     HierarchicalRowsUpdate,
     ProbabilityUpdate,
     RateUpdate,
     RegressionUpdate,
 )
-from tsppl.inference.state_gibbs import StateGibbs
+from tsppl.inference.gibbs.states.state_gibbs import StateGibbs
 from tsppl.sites.trace import latent_sites, replay, sequence_sites, unwrap
 
 _FLAT_OR_GAUSSIAN = (dist.ImproperUniform, dist.Normal, dist.MultivariateNormal)

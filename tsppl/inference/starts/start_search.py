@@ -13,7 +13,7 @@ from numpyro.distributions.transforms import biject_to
 from numpyro.infer import init_to_sample
 from numpyro.infer.util import potential_energy
 
-from tsppl.inference.starting import starting_params
+from tsppl.inference.starts.starting import starting_params
 from tsppl.sites.trace import latent_sites
 
 _SAME_MODE = 0.5

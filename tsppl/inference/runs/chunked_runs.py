@@ -14,7 +14,7 @@ import numpy as np
 from jax import random
 from tqdm.auto import tqdm
 
-from tsppl.inference.program_reuse import compile_once
+from tsppl.inference.runs.program_reuse import compile_once
 
 _STATE = "state.pkl"
 

@@ -12,9 +12,9 @@ from jaxtyping import Array, Bool, Float
 
 from tsppl.distributions.sequence import SequenceDistribution
 from tsppl.distributions.shapes import is_concrete
-from tsppl.inference.data_driven_starts import data_driven_starts
-from tsppl.inference.em_arguments import resolve_fixed, resolve_priors
-from tsppl.inference.em_steps import prepare, steps_of
+from tsppl.inference.expectation_maximization.arguments import resolve_fixed, resolve_priors
+from tsppl.inference.expectation_maximization.data_driven_starts import data_driven_starts
+from tsppl.inference.expectation_maximization.families import prepare, steps_of
 
 
 class EMResult(NamedTuple):

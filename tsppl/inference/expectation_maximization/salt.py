@@ -9,10 +9,9 @@ import numpyro.distributions as dist
 from jax import lax
 
 from tsppl.distributions.gaussian_parameters import gaussian_parameters
-from tsppl.inference.em_arguments import refuse_batch
-from tsppl.inference.em_autoregressive import climb_regression, lagged_rows
-from tsppl.inference.em_markov_switching import chain_log_prior, chain_names, maximize_chain, prepare_chain
-from tsppl.inference.emission_parameters import (
+from tsppl.inference.expectation_maximization.arguments import refuse_batch
+from tsppl.inference.expectation_maximization.autoregressive import climb_regression, lagged_rows
+from tsppl.inference.expectation_maximization.emission_parameters import (
     as_real,
     innermost,
     leaf_of,
@@ -21,15 +20,26 @@ from tsppl.inference.emission_parameters import (
     rebuild,
     rewrap,
 )
-from tsppl.inference.gaussian_regression import complete, fitted_scale_tril
-from tsppl.inference.low_rank_regression import (
+from tsppl.inference.expectation_maximization.gaussian_regression import complete, fitted_scale_tril
+from tsppl.inference.expectation_maximization.low_rank_regression import (
     FIELDS,
     Factors,
     NormalPrior,
     coefficients_of_states,
     maximize_low_rank_regression,
 )
-from tsppl.inference.maximization import below, covariance_prior, is_conjugate, log_prior as noise_log_prior
+from tsppl.inference.expectation_maximization.markov_switching import (
+    chain_log_prior,
+    chain_names,
+    maximize_chain,
+    prepare_chain,
+)
+from tsppl.inference.expectation_maximization.maximization import (
+    below,
+    covariance_prior,
+    is_conjugate,
+    log_prior as noise_log_prior,
+)
 
 _NUM_SWEEPS = 4
 

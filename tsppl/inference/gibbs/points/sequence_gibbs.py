@@ -12,10 +12,16 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 
 from tsppl.distributions import ClusteredPoints, ClusterLabels
-from tsppl.inference.complete_data import NotConjugateError
-from tsppl.inference.conjugacy import NUM_CHECKS, exactly, in_double
-from tsppl.inference.sequence_conditionals import PARAMETERS, conditionals, draw_all, draw_shift, offsets_prior
-from tsppl.inference.state_gibbs import without_values
+from tsppl.inference.gibbs.points.sequence_conditionals import (
+    PARAMETERS,
+    conditionals,
+    draw_all,
+    draw_shift,
+    offsets_prior,
+)
+from tsppl.inference.gibbs.states.complete_data import NotConjugateError
+from tsppl.inference.gibbs.states.conjugacy import NUM_CHECKS, exactly, in_double
+from tsppl.inference.gibbs.states.state_gibbs import without_values
 from tsppl.points import SequenceCluster, clusters_of_labels, sequence_counts
 from tsppl.points.windows.windows import bounds_around
 from tsppl.sites.trace import latent_sites

@@ -16,11 +16,28 @@ from numpyro.distributions import constraints
 from tsppl.distributions.gaussian_parameters import gaussian_parameters
 from tsppl.distributions.sequence import time_axis_of_mask
 from tsppl.distributions.shapes import broadcast_to_batch
-from tsppl.inference.ascent import climb
-from tsppl.inference.em_arguments import refuse_batch
-from tsppl.inference.emission_parameters import as_real, leaf_of, open_parameters, parameters, rebuild, rewrap
-from tsppl.inference.gaussian_regression import complete, expected_log_density, maximize_regression, regression
-from tsppl.inference.maximization import below, covariance_prior, is_conjugate, log_prior as noise_log_prior
+from tsppl.inference.expectation_maximization.arguments import refuse_batch
+from tsppl.inference.expectation_maximization.ascent import climb
+from tsppl.inference.expectation_maximization.emission_parameters import (
+    as_real,
+    leaf_of,
+    open_parameters,
+    parameters,
+    rebuild,
+    rewrap,
+)
+from tsppl.inference.expectation_maximization.gaussian_regression import (
+    complete,
+    expected_log_density,
+    maximize_regression,
+    regression,
+)
+from tsppl.inference.expectation_maximization.maximization import (
+    below,
+    covariance_prior,
+    is_conjugate,
+    log_prior as noise_log_prior,
+)
 from tsppl.messages.linear_gaussian.chain import chain_gaussians
 from tsppl.messages.linear_gaussian.filter import kalman_filter
 from tsppl.messages.linear_gaussian.smoother import _posterior_chain

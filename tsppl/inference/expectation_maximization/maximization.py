@@ -13,9 +13,13 @@ import numpyro.distributions as dist
 
 from tsppl.distributions.emissions.scoring import emission_log_likelihoods
 from tsppl.distributions.emissions.streams import Streams
-from tsppl.inference.ascent import climb
-from tsppl.inference.emission_parameters import innermost, leaf_of, parameters, rebuild, rewrap
-from tsppl.inference.gaussian_regression import complete, fitted_scale_tril, inverse_wishart_rows
+from tsppl.inference.expectation_maximization.ascent import climb
+from tsppl.inference.expectation_maximization.emission_parameters import innermost, leaf_of, parameters, rebuild, rewrap
+from tsppl.inference.expectation_maximization.gaussian_regression import (
+    complete,
+    fitted_scale_tril,
+    inverse_wishart_rows,
+)
 
 
 def maximize_emission(emission, value, weights, observed=None, *, priors=None, fixed=()):

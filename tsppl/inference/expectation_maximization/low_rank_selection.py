@@ -15,10 +15,10 @@ from tsppl.distributions.autoregressive.autoregressive_hmm import Autoregressive
 from tsppl.distributions.autoregressive.salt import SALT
 from tsppl.distributions.sequence import SequenceDistribution
 from tsppl.distributions.shapes import typed_key
-from tsppl.inference.data_driven_starts import data_driven_start
-from tsppl.inference.em import em
-from tsppl.inference.low_rank_regression import FIELDS
-from tsppl.inference.low_rank_starts import FACTORS
+from tsppl.inference.expectation_maximization.data_driven_starts import data_driven_start
+from tsppl.inference.expectation_maximization.em import em
+from tsppl.inference.expectation_maximization.low_rank_regression import FIELDS
+from tsppl.inference.expectation_maximization.low_rank_starts import FACTORS
 
 _STAYS = 0.95
 

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from tsppl.inference.ascent import climb
-from tsppl.inference.em_arguments import refuse_batch
-from tsppl.inference.em_markov_switching import chain_log_prior, chain_names, maximize_chain, prepare_chain
-from tsppl.inference.emission_parameters import (
+from tsppl.inference.expectation_maximization.arguments import refuse_batch
+from tsppl.inference.expectation_maximization.ascent import climb
+from tsppl.inference.expectation_maximization.emission_parameters import (
     Parameter,
     as_real,
     leaf_of,
@@ -19,8 +18,19 @@ from tsppl.inference.emission_parameters import (
     rebuild,
     rewrap,
 )
-from tsppl.inference.gaussian_regression import complete, maximize_regression, regression
-from tsppl.inference.maximization import below, covariance_prior, is_conjugate, log_prior as noise_log_prior
+from tsppl.inference.expectation_maximization.gaussian_regression import complete, maximize_regression, regression
+from tsppl.inference.expectation_maximization.markov_switching import (
+    chain_log_prior,
+    chain_names,
+    maximize_chain,
+    prepare_chain,
+)
+from tsppl.inference.expectation_maximization.maximization import (
+    below,
+    covariance_prior,
+    is_conjugate,
+    log_prior as noise_log_prior,
+)
 
 
 def autoregressive_names(distribution):

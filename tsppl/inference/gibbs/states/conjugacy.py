@@ -9,7 +9,7 @@ from jax import random
 from numpyro import handlers
 from numpyro.infer import init_to_uniform
 
-from tsppl.inference.complete_data import CompleteData, NotConjugateError
+from tsppl.inference.gibbs.states.complete_data import CompleteData, NotConjugateError
 from tsppl.sites.trace import latent_sites
 
 NUM_CHECKS = 2

@@ -7,13 +7,13 @@ from tsppl.distributions.autoregressive.autoregressive_hmm import Autoregressive
 from tsppl.distributions.autoregressive.salt import SALT
 from tsppl.distributions.hidden_markov.hidden_markov import HiddenMarkov
 from tsppl.distributions.linear_gaussian.linear_gaussian_ssm import LinearGaussianSSM
-from tsppl.inference import (
-    em_autoregressive as autoregressive,
-    em_linear_gaussian as linear_gaussian,
-    em_markov_switching as switching,
-    em_salt as salt,
+from tsppl.inference.expectation_maximization import (
+    autoregressive as autoregressive,
+    linear_gaussian as linear_gaussian,
+    markov_switching as switching,
+    salt as salt,
 )
-from tsppl.inference.em_arguments import in_one_dtype
+from tsppl.inference.expectation_maximization.arguments import in_one_dtype
 
 
 class Steps(NamedTuple):

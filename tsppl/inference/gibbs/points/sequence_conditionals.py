@@ -13,7 +13,7 @@ from jax import random
 from jax.flatten_util import ravel_pytree
 
 from tsppl.conjugate import normalized_gammas
-from tsppl.inference.complete_data import NotConjugateError
+from tsppl.inference.gibbs.states.complete_data import NotConjugateError
 from tsppl.points import SequenceCounts
 from tsppl.sites.trace import unwrap
 

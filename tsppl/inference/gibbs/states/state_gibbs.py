@@ -9,8 +9,8 @@ from jax import random
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel
 
-from tsppl.inference.complete_data import CompleteData
-from tsppl.inference.conjugacy import Conjugacy
+from tsppl.inference.gibbs.states.complete_data import CompleteData
+from tsppl.inference.gibbs.states.conjugacy import Conjugacy
 
 
 class StateGibbsState(NamedTuple):
@@ -35,7 +35,7 @@ class StateGibbs(MCMCKernel):
     Args:
         model: NumPyro model.
         site: name of the sequence: an observed HiddenMarkov, AutoregressiveHMM or SALT.
-        updates: of :mod:`tsppl.inference.conjugate_updates`, in the order in which they are drawn.
+        updates: of :mod:`tsppl.inference.gibbs.states.conjugate_updates`, in the order in which they are drawn.
         check: False leaves that comparison out, where it was made before; it takes some seconds of compilation.
 
     >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl.distributions as tsd

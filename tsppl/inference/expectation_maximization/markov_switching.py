@@ -16,9 +16,13 @@ from jaxtyping import Array, Float
 
 from tsppl import messages
 from tsppl.distributions.hidden_markov.markov_switching import MarkovChainParameters
-from tsppl.inference.em_arguments import refuse_batch
-from tsppl.inference.emission_parameters import as_real, innermost, open_parameters, parameters
-from tsppl.inference.maximization import below, log_prior as emission_log_prior, maximize_emission
+from tsppl.inference.expectation_maximization.arguments import refuse_batch
+from tsppl.inference.expectation_maximization.emission_parameters import as_real, innermost, open_parameters, parameters
+from tsppl.inference.expectation_maximization.maximization import (
+    below,
+    log_prior as emission_log_prior,
+    maximize_emission,
+)
 
 
 class StateStatistics(NamedTuple):

@@ -1,8 +1,8 @@
 """Sites that can be drawn exactly, given the hidden states and everything else.
 
-Each update names its sites and answers two questions about :class:`~tsppl.inference.complete_data.CompleteData`:
+Each update names its sites and answers two questions about :class:`~tsppl.inference.gibbs.states.complete_data.CompleteData`:
 ``draw`` new values, and the ``log_density`` of values, up to a constant, under the distribution drawn from.
-:class:`~tsppl.inference.conjugacy.Conjugacy` compares the second with the model's own joint density: an update that does not fit the model
+:class:`~tsppl.inference.gibbs.states.conjugacy.Conjugacy` compares the second with the model's own joint density: an update that does not fit the model
 raises, whatever the names of the sites are.
 """
 
@@ -15,9 +15,9 @@ from jax import random
 
 from tsppl.conjugate import draw_probabilities, draw_shared_tables, draw_table_counts, transition_counts
 from tsppl.distributions import HiddenMarkov
-from tsppl.inference.complete_data import NotConjugateError
-from tsppl.inference.em_markov_switching import flatten_steps
-from tsppl.inference.state_regression import regression_conditional
+from tsppl.inference.expectation_maximization.markov_switching import flatten_steps
+from tsppl.inference.gibbs.states.complete_data import NotConjugateError
+from tsppl.inference.gibbs.states.state_regression import regression_conditional
 
 MAX_GAUSSIAN_ENTRIES = 500
 

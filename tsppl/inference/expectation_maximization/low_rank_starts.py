@@ -13,8 +13,8 @@ from jax import lax, random
 from jax.scipy.linalg import cho_factor, cho_solve
 
 from tsppl.distributions.shapes import typed_key
-from tsppl.inference.em_autoregressive import lagged_rows
-from tsppl.inference.low_rank_regression import FIELDS, Factors, maximize_low_rank_regression
+from tsppl.inference.expectation_maximization.autoregressive import lagged_rows
+from tsppl.inference.expectation_maximization.low_rank_regression import FIELDS, Factors, maximize_low_rank_regression
 
 FACTORS = ("output_factors", "input_factors", "lag_factors")
 _RIDGE = 1e-2

@@ -11,15 +11,15 @@ from tsppl.distributions.priors.matrix_normal_inverse_wishart import (
     as_parameters,
     from_parameters,
 )
-from tsppl.inference.complete_data import NotConjugateError
-from tsppl.inference.em_autoregressive import lagged_series
+from tsppl.inference.expectation_maximization.autoregressive import lagged_series
+from tsppl.inference.gibbs.states.complete_data import NotConjugateError
 
 
 def regression_conditional(data, states, coefficients, covariance):
     """The :class:`MatrixNormalInverseWishart` of every state, batch ``(K,)``, that a Gibbs update draws from.
 
     Args:
-        data: :class:`~tsppl.inference.complete_data.CompleteData`.
+        data: :class:`~tsppl.inference.gibbs.states.complete_data.CompleteData`.
         states: int ``(..., T)``.
         coefficients: name of the site of the coefficients, or of coefficients and covariance together.
         covariance: name of the site of the covariance, or None.
