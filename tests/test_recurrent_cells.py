@@ -8,7 +8,7 @@ from jax import random
 from jax.flatten_util import ravel_pytree
 
 from tests.helpers import assert_allclose
-from tsppl import recurrence
+from tsppl import nn
 
 N, M = 4, 3
 
@@ -65,7 +65,7 @@ REFERENCES = {
 
 def problem(name):
     """Weights of which none is zero or of special structure, a carry and inputs."""
-    params = getattr(recurrence, f"init_{name}_cell")(random.key(0), M, N)
+    params = getattr(nn, f"init_{name}_cell")(random.key(0), M, N)
     leaves, tree = jax.tree.flatten(params)
     keys = random.split(random.key(1), len(leaves))
     leaves = [leaf + 0.3 * random.uniform(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
@@ -77,19 +77,19 @@ def problem(name):
 def test_step_follows_the_equations(name):
     params, carry, x = problem(name)
     expected = REFERENCES[name](*jax.tree.map(np.asarray, (params, carry, x)))
-    assert_allclose(getattr(recurrence, f"{name}_cell")(params, carry, x), expected)
+    assert_allclose(getattr(nn, f"{name}_cell")(params, carry, x), expected)
 
 
 def full_jacobian(name, params, carry, x):
     flat, unravel = ravel_pytree(carry)
-    cell = getattr(recurrence, f"{name}_cell")
+    cell = getattr(nn, f"{name}_cell")
     return jax.jacfwd(lambda flat: ravel_pytree(cell(params, unravel(flat), x))[0])(flat)
 
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_diagonal_is_that_of_the_jacobian(name):
     params, carry, x = problem(name)
-    diagonal = getattr(recurrence, f"{name}_cell_diagonal")(params, carry, x)
+    diagonal = getattr(nn, f"{name}_cell_diagonal")(params, carry, x)
     assert jax.tree.structure(diagonal) == jax.tree.structure(carry)
     assert_allclose(ravel_pytree(diagonal)[0], jnp.diagonal(full_jacobian(name, params, carry, x)))
 
@@ -102,7 +102,7 @@ def test_pairs_are_blocks_of_the_jacobian():
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_recurrent_weights_start_orthogonal_times_gain(name):
-    weights = getattr(recurrence, f"init_{name}_cell")(random.key(0), M, N, gain=0.7)["recurrent_weights"]
+    weights = getattr(nn, f"init_{name}_cell")(random.key(0), M, N, gain=0.7)["recurrent_weights"]
     assert_allclose(weights @ weights.swapaxes(1, 2), jnp.broadcast_to(0.49 * jnp.eye(N), weights.shape))
 
 

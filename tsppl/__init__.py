@@ -7,6 +7,8 @@ from tsppl import (
     distributions as distributions,
     inference as inference,
     messages as messages,
+    nn as nn,
+    points as points,
     recurrence as recurrence,
 )
 from tsppl.cpu import configure_cpu as configure_cpu
