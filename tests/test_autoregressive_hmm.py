@@ -10,7 +10,7 @@ import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference import autoregressive as reference
 from tsppl.datasets import hamilton_gnp
-from tsppl.messages.autoregressive.conditional_means import conditional_means
+from tsppl.messages.autoregressive import conditional_means
 
 K, L, N, T = 2, 2, 2, 6
 RNG = np.random.default_rng(0)
@@ -215,14 +215,14 @@ def test_hamilton_1989_through_an_expanded_chain():
 
 @pytest.mark.parametrize("numbers", [1, 12, 10**6])
 def test_means_are_the_same_however_the_series_is_cut(numbers, monkeypatch):
-    monkeypatch.setattr(autoregression, "LAGGED_NUMBERS", numbers)
+    monkeypatch.setattr(conditional_means, "LAGGED_NUMBERS", numbers)
     rng = np.random.default_rng(5)
     weights, values = rng.normal(size=(3, 4, 2, 2)), rng.normal(size=(7, 2))
     padded = np.concatenate([np.zeros((4, 2)), values])
     desired = sum(np.einsum("kij,tj->tki", weights[:, lag], padded[3 - lag : 10 - lag]) for lag in range(4))
 
     def means(weights, values):
-        return conditional_means(weights, values)
+        return conditional_means.conditional_means(weights, values)
 
     assert_allclose(means(jnp.asarray(weights), jnp.asarray(values)), desired)
     varying = jnp.broadcast_to(weights, (7, 3, 4, 2, 2))

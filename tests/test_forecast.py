@@ -21,7 +21,8 @@ from tests.models import (
     switching_trajectories,
     trajectory_draws,
 )
-from tsppl.posterior.forecast import _append, complete, forecast
+from tsppl.posterior.completion import complete
+from tsppl.posterior.forecast import _append, forecast
 from tsppl.sites.trace import SequenceSite
 
 FLAT = flattened(session_draws())

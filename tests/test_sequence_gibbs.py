@@ -16,9 +16,9 @@ from scipy import stats
 import tsppl.distributions as tsd
 from tests.reference.neyman_scott import all_labels
 from tsppl.inference import LabelGibbs, SequenceGibbs, anneal
+from tsppl.inference.gibbs.block import NotConjugateError
 from tsppl.inference.gibbs.points.annealing import heat
 from tsppl.inference.gibbs.points.sequence_conditionals import PARAMETERS, conditionals, draw_all, draw_shift
-from tsppl.inference.gibbs.states.complete_data import NotConjugateError
 from tsppl.points import sequence_counts
 from tsppl.points.clusters.sequence_cluster import SequenceEvent
 

@@ -13,20 +13,16 @@ from tsppl import (
 )
 from tsppl.cpu import configure_cpu as configure_cpu
 from tsppl.data.frames import Sequences as Sequences, sequences as sequences, to_frame as to_frame
-from tsppl.data.ragged import nan_to_mask as nan_to_mask, pad as pad, steps_and_turns as steps_and_turns
+from tsppl.data.ragged import nan_to_mask as nan_to_mask, pad as pad
+from tsppl.data.tracks import steps_and_turns as steps_and_turns
 from tsppl.models import structural as structural
 from tsppl.models.dynamic_factors import dynamic_factors as dynamic_factors, two_step_factors as two_step_factors
 from tsppl.models.news import News as News, expected_values as expected_values, news as news
 from tsppl.posterior.comparison import Comparison as Comparison, compare as compare
-from tsppl.posterior.events import (
-    co_assignment as co_assignment,
-    least_squares_labels as least_squares_labels,
-    match_events as match_events,
-    posterior_events as posterior_events,
-    posterior_intensity as posterior_intensity,
-)
+from tsppl.posterior.completion import complete as complete
+from tsppl.posterior.events import posterior_events as posterior_events, posterior_intensity as posterior_intensity
 from tsppl.posterior.export import to_arviz as to_arviz
-from tsppl.posterior.forecast import complete as complete, forecast as forecast
+from tsppl.posterior.forecast import forecast as forecast
 from tsppl.posterior.future_scores import FutureScores as FutureScores, leave_future_out as leave_future_out
 from tsppl.posterior.held_out import (
     held_out_log_prob as held_out_log_prob,
@@ -34,6 +30,11 @@ from tsppl.posterior.held_out import (
     thin as thin,
 )
 from tsppl.posterior.latents import posterior_latents as posterior_latents
+from tsppl.posterior.partitions import (
+    co_assignment as co_assignment,
+    least_squares_labels as least_squares_labels,
+    match_events as match_events,
+)
 from tsppl.posterior.pseudo_residuals import PseudoResiduals as PseudoResiduals, residuals as residuals
 from tsppl.posterior.scoring import log_likelihood as log_likelihood
 from tsppl.posterior.stays import dwell_times as dwell_times, expected_durations as expected_durations

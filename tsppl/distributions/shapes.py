@@ -205,3 +205,9 @@ def choose_parameter(probs_name, probs, logits_name, logits):
     if (probs is None) == (logits is None):
         raise ValueError(f"pass either {probs_name} or {logits_name}" + (", not both" if probs is not None else ""))
     return (logits_name, jnp.asarray(logits)) if probs is None else (probs_name, jnp.asarray(probs))
+
+
+def check_given(given):
+    """Raise unless ``given`` is ``"all"`` or ``"past"``."""
+    if given not in ("all", "past"):
+        raise ValueError(f"given must be 'all' (smoothed) or 'past' (filtered), not {given!r}")

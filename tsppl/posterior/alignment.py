@@ -9,7 +9,8 @@ from numpyro.infer import MCMC
 from scipy.optimize import linear_sum_assignment
 
 from tsppl.posterior.draws import as_draws, is_tree, map_draws, model_and_arguments, tree_groups, with_groups
-from tsppl.sites.trace import abstract_sites, latent_sites, replay, state_axes
+from tsppl.sites.state_axes import state_axes
+from tsppl.sites.trace import abstract_sites, latent_sites, replay
 
 NUM_STARTS = 8
 START_DRAWS = 200

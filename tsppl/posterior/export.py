@@ -6,11 +6,14 @@ import xarray as xr
 from jax import random
 from numpyro.infer import MCMC
 
+from tsppl.distributions.wrappers import unwrap
+from tsppl.posterior.axis_names import AxisNames
 from tsppl.posterior.draws import LARGE_BYTES, as_draws, is_tree, model_and_arguments, raw_draws
 from tsppl.posterior.events import cluster_sites, draw_events
 from tsppl.posterior.latents import draw_latents
 from tsppl.posterior.scoring import observed_sites, pointwise_terms
-from tsppl.sites.trace import abstract_sites, checked_trace, latent_shapes, sequence_sites, state_axes, unwrap
+from tsppl.sites.state_axes import state_axes
+from tsppl.sites.trace import abstract_sites, checked_trace, latent_shapes, sequence_sites
 
 _SAMPLE_STATS = {"accept_prob": "acceptance_rate", "num_steps": "n_steps"}
 
@@ -73,7 +76,7 @@ def to_arviz(
     if is_tree(mcmc_or_draws):
         raise TypeError("to_arviz makes a tree of an MCMC object, draws or (guide, params), not of another tree")
     model, args, kwargs = model_and_arguments(mcmc_or_draws, model, args, kwargs)
-    names = _AxisNames(coords, dims)
+    names = AxisNames(coords, dims)
     groups = {}
     if model is None:
         draws, lead = raw_draws(mcmc_or_draws, batch_ndims)
@@ -110,87 +113,6 @@ def to_arviz(
     names.check_dims({n: groups[g][n].ndim - lead for g, lead in leads.items() if g in groups for n in groups[g]})
     names.check_coords()
     return _assemble(groups)
-
-
-class _AxisNames:
-    """Names of the axes of every variable: the user's, those of sequence sites, or ``<variable>_dim_<i>``."""
-
-    def __init__(self, coords, dims):
-        self.coords = {name: np.asarray(labels) for name, labels in (coords or {}).items()}
-        if "state" in self.coords:
-            self.coords.setdefault("state_to", self.coords["state"])
-        self.given = dict(dims or {})
-        self.dims = {name: list(axes) for name, axes in (dims or {}).items()}
-        self.sizes = {name: len(labels) for name, labels in self.coords.items()}
-        self.used, self.refused = set(), {}
-
-    def add(self, dims):
-        """Names of the axes of more variables; those of the user come first."""
-        self.dims = {name: list(axes) for name, axes in dims.items()} | self.dims
-
-    def add_sequence(self, name, site):
-        """Names of the axes of a sequence site: batch, time and channel."""
-        event_dim = site.distribution.event_dim
-        batch_ndim = site.value.ndim - event_dim
-        batch = ["sequence"]
-        if batch_ndim > 1:
-            batch = [site.plates.get(axis - batch_ndim, f"sequence_{axis}") for axis in range(batch_ndim)]
-        channel = "channel" if site.observed else "latent"
-        channels = [channel] if event_dim == 2 else [f"{channel}_{axis}" for axis in range(event_dim - 1)]
-        preferred = batch[:batch_ndim] + ["time"] + channels
-        given = self.dims.get(name, [])
-        axes = zip(preferred[len(given) :], site.value.shape[len(given) :], strict=True)
-        self.dims[name] = given + [self.claim(axis, size, name) for axis, size in axes]
-
-    def add_points(self, name, site):
-        """Names of the axes of the points of a Neyman-Scott process, and of their labels."""
-        point = f"{name}_point"
-        channels = [self.claim("coordinate", size, name) for size in site.points.shape[1:]]
-        self.add({name: [point, *channels], f"{name}_labels": [point]})
-
-    def claim(self, axis, size, owner):
-        """``axis``, or ``<owner>_<axis>`` if another axis of that name has another size."""
-        if self.sizes.setdefault(axis, size) == size:
-            self.used.add(axis)
-            return axis
-        self.refused[axis] = (owner, size)
-        return self.claim(f"{owner}_{axis}", size, owner)
-
-    def check_dims(self, ndims):
-        """Raise if the user named axes of a variable that does not exist, or more than it has."""
-        for name, axes in self.given.items():
-            if name not in ndims:
-                raise ValueError(f"dims has {name!r}, which is no variable of the model; these are {sorted(ndims)}")
-            if len(axes) > ndims[name]:
-                raise ValueError(f"dims[{name!r}] names {len(axes)} axes, and {name!r} has {ndims[name]}")
-
-    def check_coords(self):
-        """Raise if the user's labels of an axis fit no site."""
-        for axis, (owner, size) in self.refused.items():
-            if axis in self.coords and axis not in self.used:
-                raise ValueError(
-                    f"coords[{axis!r}] has {self.sizes[axis]} labels, and the {axis} axis of {owner!r} has {size} "
-                    "entries"
-                )
-
-    def of(self, name, ndim):
-        """Names of the ``ndim`` axes of a variable, those of the draws excluded."""
-        given = self.dims.get(name, [])[:ndim]
-        given = given + [None] * (ndim - len(given))
-        return [f"{name}_dim_{i}" if axis is None else axis for i, axis in enumerate(given)]
-
-    def labels(self, axis, size):
-        """The user's labels of an axis, or numbers."""
-        return self.coords.get(axis, np.arange(size))
-
-    def dataset(self, arrays, lead=("chain", "draw")):
-        """Dataset of arrays whose first axes are ``lead``."""
-        variables = {}
-        for name, array in arrays.items():
-            array = np.asarray(array)
-            variables[name] = ([*lead, *self.of(name, array.ndim - len(lead))], array)
-        sizes = {axis: size for axes, array in variables.values() for axis, size in zip(axes, array.shape, strict=True)}
-        return xr.Dataset(variables, coords={axis: self.labels(axis, size) for axis, size in sizes.items()})
 
 
 def _by_chain(array, lead_ndim):

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import random
 
+from tsppl.distributions.wrappers import unwrap
 from tsppl.posterior.draws import as_draws, map_draws
-from tsppl.sites.trace import checked_trace, replay, sequence_sites, unwrap
+from tsppl.sites.trace import checked_trace, replay, sequence_sites
 
 _METHODS = {"left-out": "log_prob_left_out", "one-step": "log_prob_steps"}
 

@@ -56,3 +56,12 @@ def matrix_powers(matrix: Float[Array, "D D"], highest: int) -> Float[Array, "S 
         powers = jnp.concatenate([powers, powers @ factor])
         factor = factor @ factor
     return powers[: highest + 1]
+
+
+def scan_affine(weights, offsets):
+    """``x_t = weights_t x_{t-1} + offsets_t`` from ``x_{-1} = 0``, for ``(T, D, D)`` and ``(T, D)``."""
+
+    def join_affine(left, right):
+        return right[0] @ left[0], (right[0] @ left[1][..., None])[..., 0] + right[1]
+
+    return lax.associative_scan(join_affine, (weights, offsets))[1]

@@ -4,7 +4,6 @@ import jax.numpy as jnp
 from numpyro.distributions import MultivariateNormal
 
 from tsppl.distributions.autoregressive.switching_autoregression import SwitchingAutoregression
-from tsppl.distributions.emissions.scoring import as_distribution
 from tsppl.distributions.gaussian_parameters import gaussian_parameters
 from tsppl.distributions.shapes import (
     broadcast_batches,
@@ -12,6 +11,7 @@ from tsppl.distributions.shapes import (
     check_time_varying,
     parameter_batch,
 )
+from tsppl.distributions.wrappers import as_distribution
 from tsppl.messages.autoregressive.conditional_means import gaussian_log_likelihoods
 
 

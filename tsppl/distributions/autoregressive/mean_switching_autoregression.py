@@ -7,8 +7,7 @@ import numpy as np
 
 from tsppl import messages
 from tsppl.distributions.autoregressive.autoregressive_hmm import AutoregressiveHMM
-from tsppl.distributions.hidden_markov.markov_switching import check_given
-from tsppl.distributions.shapes import parameter_batch
+from tsppl.distributions.shapes import check_given, parameter_batch
 from tsppl.messages.hidden_markov.joint_states import chain_of_joint_states, joint_states
 
 MAX_JOINT_STATES = 1024

@@ -9,8 +9,8 @@ from tsppl.distributions.autoregressive.steady_predictor import (
     steady_predictor,
 )
 from tsppl.distributions.autoregressive.switching_autoregression import SwitchingAutoregression
-from tsppl.distributions.emissions.scoring import as_distribution
 from tsppl.distributions.shapes import broadcast_batches, check_noise_and_start, check_time_varying, parameter_batch
+from tsppl.distributions.wrappers import as_distribution
 from tsppl.messages.autoregressive.low_rank import dense_weights, low_rank_means
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax, random
 from numpyro.distributions import constraints
 
-from tsppl.distributions.emissions.scoring import against_batch, partial_log_prob, select_state
+from tsppl.distributions.emissions.drawing import select_state
+from tsppl.distributions.emissions.scoring import against_batch, partial_log_prob
 from tsppl.distributions.gaussian_parameters import gaussian_by_step
 from tsppl.distributions.hidden_markov.markov_switching import MarkovSwitching
 from tsppl.distributions.shapes import broadcast_to_batch, is_concrete

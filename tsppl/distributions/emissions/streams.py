@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax import lax, random
 from numpyro.distributions import Distribution, constraints
 
-from tsppl.distributions.emissions.scoring import as_distribution, partial_log_prob
+from tsppl.distributions.emissions.scoring import partial_log_prob
+from tsppl.distributions.wrappers import as_distribution
 
 
 class Streams(Distribution):

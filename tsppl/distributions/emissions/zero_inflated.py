@@ -4,7 +4,8 @@ import jax.numpy as jnp
 from jax import lax, random
 from numpyro.distributions import Distribution, constraints
 
-from tsppl.distributions.emissions.scoring import as_distribution, fill_unobserved
+from tsppl.distributions.emissions.scoring import fill_unobserved
+from tsppl.distributions.wrappers import as_distribution
 
 
 class ZeroInflated(Distribution):

@@ -7,15 +7,10 @@ from jax import random
 from numpyro.distributions import constraints
 
 from tsppl import messages
+from tsppl.distributions.emissions.drawing import complete_emissions, sample_emissions
 from tsppl.distributions.emissions.marginal_cdf import emission_cdf
-from tsppl.distributions.emissions.scoring import (
-    as_distribution,
-    check_support,
-    complete_emissions,
-    emission_log_likelihoods,
-    sample_emissions,
-    series_support,
-)
+from tsppl.distributions.emissions.scoring import emission_log_likelihoods
+from tsppl.distributions.emissions.support import check_support, series_support
 from tsppl.distributions.hidden_markov.markov_switching import MarkovSwitching
 from tsppl.distributions.sequence import time_axis_of_mask
 from tsppl.distributions.shapes import (
@@ -24,6 +19,7 @@ from tsppl.distributions.shapes import (
     emission_batch,
     split_keys,
 )
+from tsppl.distributions.wrappers import as_distribution
 
 
 class HiddenMarkov(MarkovSwitching):

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import CategoricalLogits, CategoricalProbs
 
-from tsppl.distributions.emissions.scoring import as_distribution
 from tsppl.distributions.hidden_markov.hidden_markov import HiddenMarkov
 from tsppl.distributions.hidden_markov.markov_switching import MarkovChainParameters
 from tsppl.distributions.shapes import emission_batch, is_concrete
+from tsppl.distributions.wrappers import as_distribution
 from tsppl.messages.hidden_markov.durations import TAIL_FACTOR, chain_of_ages, log_hazards
 from tsppl.messages.log_space import log_normalize
 

@@ -12,6 +12,7 @@ from tsppl.distributions.emissions.marginal_cdf import LogProbabilityBelow
 from tsppl.distributions.sequence import SequenceDistribution
 from tsppl.distributions.shapes import (
     broadcast_to_batch,
+    check_given,
     check_not_nan,
     check_probabilities,
     choose_parameter,
@@ -282,9 +283,3 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
 
         probs = self._reported_probs(self._apply(core, value, core_ndim=2))
         return {"state_probs": self._pad_front(probs, jnp.nan, 2)}
-
-
-def check_given(given):
-    """Raise unless ``given`` is ``"all"`` or ``"past"``."""
-    if given not in ("all", "past"):
-        raise ValueError(f"given must be 'all' (smoothed) or 'past' (filtered), not {given!r}")

@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import MultivariateNormal, constraints
 
-from tsppl.distributions.emissions.scoring import as_distribution
 from tsppl.distributions.linear_gaussian.dynamics import (
     Dynamics,
     Names,
@@ -21,6 +20,7 @@ from tsppl.distributions.shapes import (
     is_concrete,
     split_keys,
 )
+from tsppl.distributions.wrappers import as_distribution
 from tsppl.messages.linear_gaussian.chain import (
     Marginals,
     chain_entropy,

@@ -5,9 +5,7 @@ from jax import random
 from jax.scipy.special import ndtr
 from numpyro.distributions import constraints
 
-from tsppl.distributions.emissions.scoring import as_distribution
 from tsppl.distributions.gaussian_parameters import check_scales, gaussian_parameters
-from tsppl.distributions.hidden_markov.markov_switching import check_given
 from tsppl.distributions.linear_gaussian.dynamics import (
     Dynamics,
     Names,
@@ -20,10 +18,12 @@ from tsppl.distributions.sequence import SequenceDistribution
 from tsppl.distributions.shapes import (
     broadcast_batches,
     broadcast_to_batch,
+    check_given,
     check_time_varying,
     parameter_batch,
     split_keys,
 )
+from tsppl.distributions.wrappers import as_distribution
 from tsppl.messages.linear_gaussian.chain import simulate_chain
 from tsppl.messages.linear_gaussian.filter import kalman_filter
 from tsppl.messages.linear_gaussian.likelihood import kalman_log_likelihood

@@ -6,9 +6,9 @@ from jax import lax
 from numpyro.distributions import constraints
 
 from tsppl.distributions.emissions.marginal_cdf import marginal_cdf
-from tsppl.distributions.emissions.scoring import as_distribution
 from tsppl.distributions.sequence import SequenceDistribution
 from tsppl.distributions.shapes import split_keys
+from tsppl.distributions.wrappers import as_distribution
 from tsppl.recurrence.nonlinear import check_solver, deer_scan
 
 

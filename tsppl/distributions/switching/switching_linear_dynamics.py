@@ -9,7 +9,7 @@ from jax import lax
 from numpyro.distributions import MultivariateNormal
 
 from tsppl.distributions.autoregressive.switching_autoregression import SwitchingAutoregression
-from tsppl.distributions.emissions.scoring import as_distribution, select_state
+from tsppl.distributions.emissions.drawing import select_state
 from tsppl.distributions.gaussian_parameters import gaussian_parameters
 from tsppl.distributions.linear_gaussian.linear_gaussian_chain import LinearGaussianChain
 from tsppl.distributions.shapes import (
@@ -18,6 +18,7 @@ from tsppl.distributions.shapes import (
     emission_batch,
     parameter_batch,
 )
+from tsppl.distributions.wrappers import as_distribution
 from tsppl.messages.log_space import log_normalize
 
 

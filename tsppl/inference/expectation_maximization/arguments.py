@@ -6,7 +6,7 @@ import numpy as np
 import numpyro.distributions as dist
 
 from tsppl.distributions.shapes import is_concrete
-from tsppl.inference.expectation_maximization.emission_parameters import innermost
+from tsppl.distributions.wrappers import innermost
 
 _SPELLINGS = {
     "initial_logits": "initial_probs",

@@ -11,17 +11,18 @@ from scipy.cluster.vq import kmeans2
 from scipy.ndimage import uniform_filter1d
 
 from tsppl.distributions.autoregressive.autoregressive_hmm import AutoregressiveHMM
+from tsppl.distributions.autoregressive.regression_rows import lagged_rows
 from tsppl.distributions.autoregressive.salt import SALT
 from tsppl.distributions.hidden_markov.hidden_markov import HiddenMarkov
+from tsppl.distributions.hidden_markov.steps import flatten_steps
 from tsppl.distributions.linear_gaussian.linear_gaussian_ssm import LinearGaussianSSM
 from tsppl.distributions.shapes import is_concrete, typed_key
+from tsppl.distributions.wrappers import leaf_of
 from tsppl.inference.expectation_maximization.arguments import resolve_fixed
-from tsppl.inference.expectation_maximization.autoregressive import lagged_rows
-from tsppl.inference.expectation_maximization.emission_parameters import leaf_of
 from tsppl.inference.expectation_maximization.families import prepare, steps_of
 from tsppl.inference.expectation_maximization.linear_gaussian import TrajectoryStatistics
 from tsppl.inference.expectation_maximization.low_rank_starts import regression_start
-from tsppl.inference.expectation_maximization.markov_switching import StateStatistics, flatten_steps
+from tsppl.inference.expectation_maximization.markov_switching import StateStatistics
 
 _CERTAINTY = 0.9
 _BLUR = 0.3

@@ -74,27 +74,6 @@ def open_parameters(distribution, batch_shape):
     return rebuild(distribution, {name: p.value for name, p in parameters(distribution).items()} | own)
 
 
-def leaf_of(distribution):
-    """The distribution inside ``Independent``."""
-    while isinstance(distribution, dist.Independent):
-        distribution = distribution.base_dist
-    return distribution
-
-
-def innermost(distribution):
-    """The distribution inside ``Independent`` and ``ExpandedDistribution``; its arrays broadcast to the batch."""
-    while isinstance(distribution, dist.Independent | dist.ExpandedDistribution):
-        distribution = distribution.base_dist
-    return distribution
-
-
-def rewrap(distribution, leaf):
-    """``leaf`` inside the ``Independent`` of ``distribution``."""
-    if isinstance(distribution, dist.Independent):
-        return dist.Independent(rewrap(distribution.base_dist, leaf), distribution.reinterpreted_batch_ndims)
-    return leaf
-
-
 def _arguments(distribution):
     """Arguments that build the distribution anew, ``name -> value``."""
     if isinstance(distribution, Streams):

@@ -16,16 +16,10 @@ from numpyro.distributions import constraints
 from tsppl.distributions.gaussian_parameters import gaussian_parameters
 from tsppl.distributions.sequence import time_axis_of_mask
 from tsppl.distributions.shapes import broadcast_to_batch
+from tsppl.distributions.wrappers import leaf_of, rewrap
 from tsppl.inference.expectation_maximization.arguments import refuse_batch
 from tsppl.inference.expectation_maximization.ascent import climb
-from tsppl.inference.expectation_maximization.emission_parameters import (
-    as_real,
-    leaf_of,
-    open_parameters,
-    parameters,
-    rebuild,
-    rewrap,
-)
+from tsppl.inference.expectation_maximization.emission_parameters import as_real, open_parameters, parameters, rebuild
 from tsppl.inference.expectation_maximization.gaussian_regression import (
     complete,
     expected_log_density,
@@ -40,7 +34,7 @@ from tsppl.inference.expectation_maximization.maximization import (
 )
 from tsppl.messages.linear_gaussian.chain import chain_gaussians
 from tsppl.messages.linear_gaussian.filter import kalman_filter
-from tsppl.messages.linear_gaussian.smoother import _posterior_chain
+from tsppl.messages.linear_gaussian.smoother import posterior_chain
 
 
 class TrajectoryStatistics(NamedTuple):
@@ -62,7 +56,7 @@ def expected_trajectory(distribution, value):
     def core(initial, dynamics, emission, values, observed=None):
         arguments = (initial, dynamics, emission, values, observed)
         log_normalizers = kalman_filter(*arguments, method=method).log_normalizers
-        centre, chain = _posterior_chain(*arguments, method)
+        centre, chain = posterior_chain(*arguments, method)
         marginals = chain_gaussians(chain.initial, chain.dynamics, values.shape[0], method=method)
         return log_normalizers, centre + marginals.mean, marginals.root, chain.dynamics.weights, chain.dynamics.root
 

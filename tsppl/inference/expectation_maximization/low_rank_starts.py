@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax, random
 from jax.scipy.linalg import cho_factor, cho_solve
 
+from tsppl.distributions.autoregressive.regression_rows import lagged_rows
 from tsppl.distributions.shapes import typed_key
-from tsppl.inference.expectation_maximization.autoregressive import lagged_rows
 from tsppl.inference.expectation_maximization.low_rank_regression import FIELDS, Factors, maximize_low_rank_regression
 
 FACTORS = ("output_factors", "input_factors", "lag_factors")

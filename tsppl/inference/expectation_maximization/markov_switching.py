@@ -16,8 +16,10 @@ from jaxtyping import Array, Float
 
 from tsppl import messages
 from tsppl.distributions.hidden_markov.markov_switching import MarkovChainParameters
+from tsppl.distributions.hidden_markov.steps import flatten_steps
+from tsppl.distributions.wrappers import innermost
 from tsppl.inference.expectation_maximization.arguments import refuse_batch
-from tsppl.inference.expectation_maximization.emission_parameters import as_real, innermost, open_parameters, parameters
+from tsppl.inference.expectation_maximization.emission_parameters import as_real, open_parameters, parameters
 from tsppl.inference.expectation_maximization.maximization import (
     below,
     log_prior as emission_log_prior,
@@ -157,21 +159,6 @@ def maximize_hidden_markov(distribution, value, statistics, priors, fixed):
         fixed=tuple(below("emission", dict.fromkeys(fixed))),
     )
     return updated
-
-
-def flatten_steps(distribution, value, state_probs):
-    """All steps of all series in one axis: values ``(n,) + event``, weights ``(n, K)``, observed entries or None."""
-    lead = state_probs.shape[:-1]
-    event_shape = distribution.event_shape[1:]
-    steps, entries = distribution._observed()
-    value = jnp.broadcast_to(value, lead + event_shape)
-    if steps is not None:
-        state_probs = jnp.where(steps[..., None], state_probs, 0.0)
-        seen = steps.reshape(steps.shape + (1,) * len(event_shape)) if entries is None else entries
-        value = jnp.where(seen, value, 0)
-    if entries is not None:
-        entries = jnp.broadcast_to(entries, lead + event_shape).reshape((-1,) + event_shape)
-    return value.reshape((-1,) + event_shape), state_probs.reshape(-1, state_probs.shape[-1]), entries
 
 
 def hidden_markov_log_prior(distribution, priors):

@@ -13,8 +13,9 @@ import numpyro.distributions as dist
 
 from tsppl.distributions.emissions.scoring import emission_log_likelihoods
 from tsppl.distributions.emissions.streams import Streams
+from tsppl.distributions.wrappers import innermost, leaf_of, rewrap
 from tsppl.inference.expectation_maximization.ascent import climb
-from tsppl.inference.expectation_maximization.emission_parameters import innermost, leaf_of, parameters, rebuild, rewrap
+from tsppl.inference.expectation_maximization.emission_parameters import parameters, rebuild
 from tsppl.inference.expectation_maximization.gaussian_regression import (
     complete,
     fitted_scale_tril,

@@ -8,18 +8,12 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import lax
 
+from tsppl.distributions.autoregressive.regression_rows import lagged_rows
 from tsppl.distributions.gaussian_parameters import gaussian_parameters
+from tsppl.distributions.wrappers import innermost, leaf_of, rewrap
 from tsppl.inference.expectation_maximization.arguments import refuse_batch
-from tsppl.inference.expectation_maximization.autoregressive import climb_regression, lagged_rows
-from tsppl.inference.expectation_maximization.emission_parameters import (
-    as_real,
-    innermost,
-    leaf_of,
-    open_parameters,
-    parameters,
-    rebuild,
-    rewrap,
-)
+from tsppl.inference.expectation_maximization.autoregressive import climb_regression
+from tsppl.inference.expectation_maximization.emission_parameters import as_real, open_parameters, parameters, rebuild
 from tsppl.inference.expectation_maximization.gaussian_regression import complete, fitted_scale_tril
 from tsppl.inference.expectation_maximization.low_rank_regression import (
     FIELDS,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax, random
 from jaxtyping import Array, Bool, Float
 
-from tsppl.messages.linear_gaussian.parallel import scan_affine, scan_kernels
+from tsppl.messages.linear_gaussian.parallel import scan_kernels
 from tsppl.messages.linear_gaussian.roots import lower_root, solve_lower, square
 from tsppl.messages.linear_gaussian.steps import (
     LOG_TWO_PI,
@@ -26,6 +26,7 @@ from tsppl.messages.linear_gaussian.steps import (
     split_time,
 )
 from tsppl.messages.methods import resolve_method
+from tsppl.recurrence.affine import scan_affine
 
 
 class Marginals(NamedTuple):

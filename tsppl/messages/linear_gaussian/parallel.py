@@ -58,12 +58,3 @@ def scan_elements(elements: Element, *, reverse: bool = False) -> Element:
 def scan_kernels(kernels: AffineGaussian) -> AffineGaussian:
     """All prefix products of affine-Gaussian steps."""
     return lax.associative_scan(jax.vmap(compose), kernels)
-
-
-def scan_affine(weights, offsets):
-    """``x_t = weights_t x_{t-1} + offsets_t`` from ``x_{-1} = 0``, for ``(T, D, D)`` and ``(T, D)``."""
-
-    def join_affine(left, right):
-        return right[0] @ left[0], (right[0] @ left[1][..., None])[..., 0] + right[1]
-
-    return lax.associative_scan(join_affine, (weights, offsets))[1]

@@ -115,7 +115,7 @@ def _deviations(filtered, initial, dynamics, emission, values):
     return centre, Gaussian(initial.mean - centre[0], initial.root), dynamics._replace(bias=drift), values
 
 
-def _posterior_chain(initial, dynamics, emission, values, observed, method):
+def posterior_chain(initial, dynamics, emission, values, observed, method):
     filtered = kalman_filter(initial, dynamics, emission, values, observed, method=method)
     centre, initial, dynamics, values = _deviations(filtered, initial, dynamics, emission, values)
     information = each_step(observation_information, emission, values, observed)
@@ -143,7 +143,7 @@ def kalman_smoother(
 
 
 def _smoother(initial, dynamics, emission, values, observed=None, *, method="sequential"):
-    centre, posterior = _posterior_chain(initial, dynamics, emission, values, observed, method)
+    centre, posterior = posterior_chain(initial, dynamics, emission, values, observed, method)
     marginals = chain_marginals(posterior.initial, posterior.dynamics, values.shape[0], method=method)
     return marginals._replace(means=centre + marginals.means)
 
@@ -178,7 +178,7 @@ def sample_trajectory(
 
 
 def _draw(first_noise, noise, initial, dynamics, emission, values, observed=None, *, method="sequential"):
-    centre, posterior = _posterior_chain(initial, dynamics, emission, values, observed, method)
+    centre, posterior = posterior_chain(initial, dynamics, emission, values, observed, method)
     return centre + chain_from_noise(first_noise, noise, *posterior[:2], method=method)
 
 

@@ -16,10 +16,9 @@ from numpyro.infer.util import log_density
 from tsppl.distributions import ClusteredPoints, ClusterLabels
 from tsppl.distributions.points.neyman_scott_unseen import draw_unseen
 from tsppl.distributions.shapes import is_concrete
+from tsppl.inference.gibbs.block import exactly, in_double, without_values
 from tsppl.inference.gibbs.points.annealing import heat
 from tsppl.inference.gibbs.points.label_starts import neighbouring_labels
-from tsppl.inference.gibbs.states.conjugacy import exactly, in_double
-from tsppl.inference.gibbs.states.state_gibbs import without_values
 from tsppl.points import (
     ChunkLayout,
     chunk_layout,

@@ -13,9 +13,9 @@ from jax import random
 from jax.flatten_util import ravel_pytree
 
 from tsppl.conjugate import normalized_gammas
-from tsppl.inference.gibbs.states.complete_data import NotConjugateError
+from tsppl.distributions.wrappers import unwrap
+from tsppl.inference.gibbs.block import NotConjugateError
 from tsppl.points import SequenceCounts
-from tsppl.sites.trace import unwrap
 
 PARAMETERS = (
     "type_probs",

@@ -12,6 +12,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 
 from tsppl.distributions import ClusteredPoints, ClusterLabels
+from tsppl.inference.gibbs.block import NUM_CHECKS, NotConjugateError, exactly, in_double, without_values
 from tsppl.inference.gibbs.points.sequence_conditionals import (
     PARAMETERS,
     conditionals,
@@ -19,9 +20,6 @@ from tsppl.inference.gibbs.points.sequence_conditionals import (
     draw_shift,
     offsets_prior,
 )
-from tsppl.inference.gibbs.states.complete_data import NotConjugateError
-from tsppl.inference.gibbs.states.conjugacy import NUM_CHECKS, exactly, in_double
-from tsppl.inference.gibbs.states.state_gibbs import without_values
 from tsppl.points import SequenceCluster, clusters_of_labels, sequence_counts
 from tsppl.points.windows.windows import bounds_around
 from tsppl.sites.trace import latent_sites

@@ -9,8 +9,10 @@ from jax import random
 from numpyro.infer import NUTS, Gibbs
 
 from tsppl.distributions.priors.matrix_normal_inverse_wishart import MatrixNormalInverseWishart
-from tsppl.inference.gibbs.states.complete_data import NotConjugateError, has_plain_states
-from tsppl.inference.gibbs.states.conjugacy import Conjugacy, exactly
+from tsppl.distributions.wrappers import unwrap
+from tsppl.inference.gibbs.block import NotConjugateError, exactly
+from tsppl.inference.gibbs.states.complete_data import has_plain_states
+from tsppl.inference.gibbs.states.conjugacy import Conjugacy
 from tsppl.inference.gibbs.states.conjugate_updates import (
     GaussianUpdate,
     HierarchicalRowsUpdate,
@@ -19,7 +21,7 @@ from tsppl.inference.gibbs.states.conjugate_updates import (
     RegressionUpdate,
 )
 from tsppl.inference.gibbs.states.state_gibbs import StateGibbs
-from tsppl.sites.trace import latent_sites, replay, sequence_sites, unwrap
+from tsppl.sites.trace import latent_sites, replay, sequence_sites
 
 _FLAT_OR_GAUSSIAN = (dist.ImproperUniform, dist.Normal, dist.MultivariateNormal)
 

@@ -8,11 +8,9 @@ from numpyro import handlers
 from numpyro.distributions import ExpandedDistribution
 
 from tsppl.distributions.hidden_markov.markov_switching import MarkovSwitching
-from tsppl.sites.trace import sequence_sites, unwrap
-
-
-class NotConjugateError(ValueError):
-    """A site whose conditional distribution is not the one that a Gibbs update would draw from."""
+from tsppl.distributions.wrappers import unwrap
+from tsppl.inference.gibbs.block import NotConjugateError
+from tsppl.sites.trace import sequence_sites
 
 
 class CompleteData:

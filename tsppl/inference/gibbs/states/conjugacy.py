@@ -1,18 +1,15 @@
 """Whether an update draws from the model's own conditional distribution: tried, not assumed."""
 
-from contextlib import contextmanager
 from functools import cached_property
 
 import jax
-import jax.numpy as jnp
 from jax import random
 from numpyro import handlers
 from numpyro.infer import init_to_uniform
 
-from tsppl.inference.gibbs.states.complete_data import CompleteData, NotConjugateError
+from tsppl.inference.gibbs.block import NUM_CHECKS, NotConjugateError, exactly, in_double
+from tsppl.inference.gibbs.states.complete_data import CompleteData
 from tsppl.sites.trace import latent_sites
-
-NUM_CHECKS = 2
 
 
 class Conjugacy:
@@ -96,18 +93,5 @@ def _values_inside(model, key, args, kwargs):
     return {name: site["value"] for name, site in latent_sites(trace).items()}
 
 
-@contextmanager
-def exactly():
-    """Computing now, even while a chain is being traced, and in double precision."""
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        yield
-
-
 def _describe(update):
     return f"{', '.join(update.sites)} cannot be drawn by {type(update).__name__}"
-
-
-def in_double(leaf):
-    """Real arrays in double precision, anything else as it is."""
-    is_real = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-    return jnp.asarray(leaf, jnp.float64) if is_real else leaf

@@ -15,8 +15,8 @@ from jax import random
 
 from tsppl.conjugate import draw_probabilities, draw_shared_tables, draw_table_counts, transition_counts
 from tsppl.distributions import HiddenMarkov
-from tsppl.inference.expectation_maximization.markov_switching import flatten_steps
-from tsppl.inference.gibbs.states.complete_data import NotConjugateError
+from tsppl.distributions.hidden_markov.steps import flatten_steps
+from tsppl.inference.gibbs.block import NotConjugateError
 from tsppl.inference.gibbs.states.state_regression import regression_conditional
 
 MAX_GAUSSIAN_ENTRIES = 500

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import random
-from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel
 
+from tsppl.inference.gibbs.block import without_values
 from tsppl.inference.gibbs.states.complete_data import CompleteData
 from tsppl.inference.gibbs.states.conjugacy import Conjugacy
 
@@ -118,8 +118,3 @@ class StateGibbs(MCMCKernel):
     def __repr__(self):
         lines = [f"states of {self._site}: forward-backward, inside the block", *map(str, self._updates)]
         return "\n".join(lines)
-
-
-def without_values(kwargs):
-    """Keyword arguments of a model without the values that other blocks hold."""
-    return {name: value for name, value in kwargs.items() if name != GIBBS_SITES_KWARG}

@@ -6,13 +6,13 @@ import numpyro.distributions as dist
 
 from tsppl.conjugate import MatrixNormalInverseWishartParameters, regression_posterior, regression_statistics
 from tsppl.distributions import AutoregressiveHMM, HiddenMarkov
+from tsppl.distributions.autoregressive.regression_rows import lagged_series
 from tsppl.distributions.priors.matrix_normal_inverse_wishart import (
     MatrixNormalInverseWishart,
     as_parameters,
     from_parameters,
 )
-from tsppl.inference.expectation_maximization.autoregressive import lagged_series
-from tsppl.inference.gibbs.states.complete_data import NotConjugateError
+from tsppl.inference.gibbs.block import NotConjugateError
 
 
 def regression_conditional(data, states, coefficients, covariance):
