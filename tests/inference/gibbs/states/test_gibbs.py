@@ -200,7 +200,7 @@ THREE_WAYS = """
 import jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 from numpyro.infer import MCMC
-from tests.test_gibbs import SERIES, one_site
+from tests.inference.gibbs.states.test_gibbs import SERIES, one_site
 from tsppl.inference import auto_gibbs
 assert jax.local_device_count() == 2
 draws = []

@@ -11,7 +11,7 @@ from numpyro.infer.util import log_likelihood as numpyro_log_likelihood
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tests.models import COUNTS, LENGTHS, NUM_STEPS, flattened, poisson_sessions, session_draws, session_series
+from tests.session_models import COUNTS, LENGTHS, NUM_STEPS, flattened, poisson_sessions, session_draws, session_series
 from tsppl.posterior.scoring import log_likelihood
 
 DRAWS = session_draws()

@@ -6,7 +6,7 @@ import pytest
 
 from tests.scripts import QUICK_TO_COMPILE, printed_by
 
-SCRIPTS = Path(__file__).parent.parent / "benchmarks" / "papers" / "salt"
+SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "papers" / "salt"
 
 pytestmark = pytest.mark.slow
 

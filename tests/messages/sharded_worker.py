@@ -2,8 +2,8 @@
 
 The number of devices is an option of XLA that must be set before JAX starts, and several processes are several hosts.
 
-    python -m tests.sharded_worker checks NAME ...      these checks, on all devices of this process
-    python -m tests.sharded_worker process INDEX PORT   this process's half of `two_processes`
+    python -m tests.messages.sharded_worker checks NAME ...      these checks, on all devices of this process
+    python -m tests.messages.sharded_worker process INDEX PORT   this process's half of `two_processes`
 
 The first prints a JSON object that maps the name of each check to null or a traceback.
 """

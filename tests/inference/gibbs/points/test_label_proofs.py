@@ -9,11 +9,11 @@ import pytest
 from jax import lax, random
 
 import tsppl.distributions as tsd
+from tests.distributions.points.test_neyman_scott import FIXED, RATES
 from tests.helpers import assert_allclose
+from tests.inference.gibbs.points.test_label_gibbs import AMPLITUDE, CASES, POINTS, TIMES, WINDOW, serial
 from tests.reference.birth_death import birth_death_draws
 from tests.reference.neyman_scott import all_labels, cluster_count_probs, log_joint
-from tests.test_label_gibbs import AMPLITUDE, CASES, POINTS, TIMES, WINDOW, serial
-from tests.test_neyman_scott import FIXED, RATES
 from tsppl.points import ChunkLayout, canonical_labels, split_or_merge, sweep_labels_chunked
 
 NUM_POINTS = 6

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages.sharded_worker import CHECKS, SLOW_CHECKS
 from tests.scripts import QUICK_TO_COMPILE, environment, printed_by
-from tests.sharded_worker import CHECKS, SLOW_CHECKS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def start(arguments, num_devices):
     variables = environment(f"--xla_force_host_platform_device_count={num_devices}", *QUICK_TO_COMPILE)
     variables |= {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
-    command = [sys.executable, "-m", "tests.sharded_worker", *arguments]
+    command = [sys.executable, "-m", "tests.messages.sharded_worker", *arguments]
     return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

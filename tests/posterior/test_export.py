@@ -11,7 +11,7 @@ from numpyro.infer import MCMC, NUTS
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tests.models import (
+from tests.session_models import (
     COUNTS,
     LENGTHS,
     NUM_STEPS,

@@ -13,8 +13,15 @@ from numpyro.infer import MCMC, NUTS, Gibbs
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tests.test_label_gibbs import AMPLITUDE, CASES, assert_same_law, pattern, sweep_once, total_variation
-from tests.test_sequence_gibbs import NAMES, SPIKES as TINY_SPIKES, tiny_model
+from tests.inference.gibbs.points.test_label_gibbs import (
+    AMPLITUDE,
+    CASES,
+    assert_same_law,
+    pattern,
+    sweep_once,
+    total_variation,
+)
+from tests.inference.gibbs.points.test_sequence_gibbs import NAMES, SPIKES as TINY_SPIKES, tiny_model
 from tsppl.inference import LabelGibbs, SequenceGibbs, anneal
 from tsppl.points import canonical_labels, chunk_layout, sweep_labels, sweep_labels_chunked, sweep_labels_numba
 

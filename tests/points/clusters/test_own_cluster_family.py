@@ -12,8 +12,8 @@ from scipy.special import logsumexp
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tests.test_label_gibbs import total_variation
-from tests.test_label_proofs import swept_and_moved
+from tests.inference.gibbs.points.test_label_gibbs import total_variation
+from tests.inference.gibbs.points.test_label_proofs import swept_and_moved
 from tsppl.inference.gibbs.points.label_starts import neighbouring_labels
 
 

@@ -11,8 +11,8 @@ from scipy.special import gammaln, logsumexp
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
+from tests.inference.gibbs.points.test_label_gibbs import SEQUENCE, total_variation
 from tests.reference import neyman_scott as reference
-from tests.test_label_gibbs import SEQUENCE, total_variation
 from tsppl.inference import LabelGibbs
 
 POINTS = np.array([0.62, 0.75, 0.81, 2.10, 2.32, 4.40])

@@ -10,7 +10,7 @@ from numpyro import handlers
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tests.models import (
+from tests.session_models import (
     COUNTS,
     LENGTHS,
     NUM_STEPS,

@@ -8,7 +8,7 @@ import pytest
 from numpyro.distributions.transforms import OrderedTransform
 
 import tsppl.distributions as tsd
-from tests.models import COUNTS, NUM_STEPS, flattened, poisson_sessions, session_draws
+from tests.session_models import COUNTS, NUM_STEPS, flattened, poisson_sessions, session_draws
 from tsppl.posterior.alignment import _permutations, align_labels
 from tsppl.posterior.export import to_arviz
 

@@ -10,7 +10,7 @@ import pytest
 
 from tsppl import datasets
 
-FOLDER = Path(os.environ.get("TSPPL_DATA") or Path(__file__).parent.parent.parent / "shared" / "data")
+FOLDER = Path(os.environ.get("TSPPL_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from jax import random
 
 import tsppl.distributions as tsd
-from tests import test_mean_switching_autoregression as hamilton
+from tests.distributions.autoregressive import test_mean_switching_autoregression as hamilton
 from tests.helpers import assert_allclose
 from tests.reference import hidden_markov as reference
 from tsppl.inference import em

@@ -13,8 +13,8 @@ from scipy.special import gammaln, logsumexp
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
+from tests.inference.gibbs.points.test_label_gibbs import chunked, mixed, serial, total_variation
 from tests.reference.neyman_scott import posterior
-from tests.test_label_gibbs import chunked, mixed, serial, total_variation
 from tsppl.inference import LabelGibbs
 from tsppl.points.clusters.centres import centre_mass, draw_centre, log_centre_mass
 from tsppl.points.windows.windows import bounds_around

@@ -6,7 +6,7 @@ import pytest
 
 from tests.scripts import QUICK_TO_COMPILE, printed_by
 
-SCRIPTS = Path(__file__).parent.parent / "benchmarks" / "papers" / "deer"
+SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "papers" / "deer"
 
 pytestmark = pytest.mark.slow
 
