@@ -16,7 +16,7 @@ import numpyro.distributions as dist
 from _timing import OURS, Benchmark, Case, Comparison, Entry, assert_close, run
 
 from tsppl.distributions import HiddenMarkov
-from tsppl.messages import log_normalizer, most_likely_path, sample_path, smooth
+from tsppl.messages import hidden_markov_smooth, log_normalizer, most_likely_path, sample_path
 
 OPERATIONS = ("value", "value and gradient", "smoother", "FFBS", "Viterbi")
 TOLERANCE = {"float32": 2e-3, "float64": 1e-8}
@@ -50,7 +50,7 @@ def tsppl_functions():
 
     return {
         "value": in_logs(log_normalizer),
-        "smoother": in_logs(lambda *arguments: smooth(*arguments).state_probs),
+        "smoother": in_logs(lambda *arguments: hidden_markov_smooth(*arguments).state_probs),
         "FFBS": draw,
         "Viterbi": in_logs(most_likely_path),
     }

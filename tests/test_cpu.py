@@ -43,7 +43,7 @@ import tsppl
 tsppl.configure_cpu()
 import jax, jax.numpy as jnp
 from tsppl import messages
-evidence = jax.vmap(lambda terms: messages.forward(jnp.zeros(50), jnp.zeros((50, 50)), terms).log_normalizers.sum())
+evidence = jax.vmap(lambda terms: messages.hidden_markov_forward(jnp.zeros(50), jnp.zeros((50, 50)), terms).log_normalizers.sum())
 jax.jit(evidence).lower(jnp.zeros((256, 20, 50))).compile()
 """
 

@@ -18,6 +18,8 @@ from tsppl.data.tracks import steps_and_turns as steps_and_turns
 from tsppl.models import structural as structural
 from tsppl.models.dynamic_factors import dynamic_factors as dynamic_factors, two_step_factors as two_step_factors
 from tsppl.models.news import News as News, expected_values as expected_values, news as news
+from tsppl.posterior.alignment import align_labels as align_labels
+from tsppl.posterior.chain_check import ChainCheck as ChainCheck, check_chains as check_chains
 from tsppl.posterior.comparison import Comparison as Comparison, compare as compare
 from tsppl.posterior.completion import complete as complete
 from tsppl.posterior.events import posterior_events as posterior_events, posterior_intensity as posterior_intensity
@@ -26,8 +28,8 @@ from tsppl.posterior.forecast import forecast as forecast
 from tsppl.posterior.future_scores import FutureScores as FutureScores, leave_future_out as leave_future_out
 from tsppl.posterior.held_out import (
     held_out_log_prob as held_out_log_prob,
+    hold_out_points as hold_out_points,
     region_log_prob as region_log_prob,
-    thin as thin,
 )
 from tsppl.posterior.latents import posterior_latents as posterior_latents
 from tsppl.posterior.partitions import (
@@ -35,8 +37,9 @@ from tsppl.posterior.partitions import (
     least_squares_labels as least_squares_labels,
     match_events as match_events,
 )
-from tsppl.posterior.pseudo_residuals import PseudoResiduals as PseudoResiduals, residuals as residuals
+from tsppl.posterior.pseudo_residuals import PseudoResiduals as PseudoResiduals, pseudo_residuals as pseudo_residuals
 from tsppl.posterior.scoring import log_likelihood as log_likelihood
+from tsppl.posterior.stacking import stacking_weights as stacking_weights
 from tsppl.posterior.stays import dwell_times as dwell_times, expected_durations as expected_durations
 from tsppl.sites.model_check import ModelCheck as ModelCheck, check_model as check_model
 

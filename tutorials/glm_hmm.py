@@ -25,7 +25,7 @@ from scipy.special import expit
 
 import tsppl
 import tsppl.distributions as tsd
-from tsppl.inference import find_start, starting_params
+from tsppl.inference import find_starts, starting_params
 from tsppl.plots import plot_transition_graph
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
@@ -39,7 +39,7 @@ past, new = slice(0, num_trials), slice(num_trials, None)
 
 # %%
 # Priors name the states: a strong weight of the stimulus in the first, biases of either sign in the others. Without such
-# priors labels would switch between chains, and ``inference.align_labels`` would be needed.
+# priors labels would switch between chains, and ``tsppl.align_labels`` would be needed.
 
 MEANS = jnp.array([[4.0, 0.0], [1.0, -2.0], [1.0, 2.0]])
 
@@ -65,7 +65,7 @@ def model(choices, stimulus, subject, num_states=3, num_subjects=8):
 
 def fit(num_states, num_chains):
     arguments = (data.choices[:, past], data.stimulus[:, past], data.subject, num_states)
-    found = find_start(model, *arguments, num_starts=4, num_steps=200)
+    found = find_starts(model, *arguments, num_starts=4, num_steps=200)
     mcmc = MCMC(
         NUTS(model), num_warmup=num_draws, num_samples=num_draws, num_chains=num_chains, chain_method="vectorized", progress_bar=False
     )  # fmt: skip

@@ -24,7 +24,7 @@ from numpyro.infer import MCMC, NUTS
 
 import tsppl
 import tsppl.distributions as tsd
-from tsppl.inference import find_start, starting_params
+from tsppl.inference import find_starts, starting_params
 from tsppl.plots import (
     plot_dwell_times,
     plot_pseudo_residuals,
@@ -93,7 +93,7 @@ def model(value, warmth):
 # one of the best points.
 
 print(tsppl.check_model(model, value, warmth), "\n")
-found = find_start(model, value, warmth, num_starts=6, num_steps=200)
+found = find_starts(model, value, warmth, num_starts=6, num_steps=200)
 print(found, "\n")
 mcmc = MCMC(
     NUTS(model),
@@ -185,7 +185,7 @@ for name, own, others in zip(NAMES, decoded, simulated, strict=True):
 # Is the model right? Where each step length lies in the distribution that the fixes before it predict: normal and
 # independent if it is.
 
-residuals = tsppl.residuals(random.key(3), model, mcmc, value, warmth, num_draws=20)["y"].normal
+residuals = tsppl.pseudo_residuals(random.key(3), model, mcmc, value, warmth, num_draws=20)["y"].normal
 axes = plot_pseudo_residuals(residuals[..., 0], name="step lengths")
 axes[0].figure.savefig("movement_residuals.png", dpi=150)
 print(

@@ -62,7 +62,7 @@ best = int(comparison.index[0].split()[0])
 # %%
 # Labels mean nothing until the draws agree on them.
 
-tree = tsppl.inference.align_labels(trees[f"{best} states"], model, (counts, best, len(counts)))
+tree = tsppl.align_labels(trees[f"{best} states"], model, (counts, best, len(counts)))
 print(az.summary(tree, var_names=["rate", "transition_probs"]).to_string())
 
 # %%

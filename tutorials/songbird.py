@@ -51,7 +51,7 @@ spikes = jnp.stack([jnp.asarray(times), jnp.asarray(neurons, float)], -1)
 #
 # That code expects delays to vary by half a second and more from one sequence to the next, which is longer than most
 # sequences of this bird: then two that follow each other become one, and their order is blurred. Here delays are expected to
-# repeat within one or two tenths of a second. A fifth of the spikes, held out at random (``tsppl.thin``), were likelier by 70
+# repeat within one or two tenths of a second. A fifth of the spikes, held out at random (``tsppl.hold_out_points``), were likelier by 70
 # nats under this prior than under the published one, and by 260 nats than under neurons that fire at constant rates.
 
 width_prior = dist.InverseGamma(0.5, 0.25) if published else dist.InverseGamma(2.0, 0.04)

@@ -138,7 +138,7 @@ def sharded_gradient():
 
 
 hidden_markov_gradient = gradient_of(messages.log_normalizer)
-hidden_markov_smooth = jax.jit(messages.smooth)
+hidden_markov_smooth = jax.jit(messages.hidden_markov_smooth)
 
 
 def check_hidden_markov(potentials, **tolerances):
@@ -278,7 +278,7 @@ def other_meshes_and_batches():
         rows = divide(log_likelihoods, mesh)
         gradient = jax.jit(jax.grad(partial(sharded_log_normalizer, mesh=mesh), argnums=2))(initial, transition, rows)
         assert_allclose(sharded_log_normalizer(initial, transition, rows, mesh=mesh), expected)
-        assert_allclose(gradient, messages.smooth(initial, transition, log_likelihoods).state_probs)
+        assert_allclose(gradient, messages.hidden_markov_smooth(initial, transition, log_likelihoods).state_probs)
     batch = np.stack([log_likelihoods, log_likelihoods[::-1]])
     rows = jax.device_put(batch, NamedSharding(time_mesh(), PartitionSpec(None, "time")))
     actual = jax.jit(jax.vmap(sharded_gradient(), in_axes=(None, None, 0)))(initial, transition, rows)

@@ -11,7 +11,7 @@ import pytest
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tsppl.inference import check_chains, stacking_weights
+from tsppl import check_chains, stacking_weights
 from tsppl.posterior.chain_check import _states_in_use
 from tsppl.posterior.stacking import left_out_densities
 

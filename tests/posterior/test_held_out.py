@@ -36,7 +36,7 @@ def test_the_number_of_points_kept_is_binomial():
     wanted = stats.binom.pmf(np.arange(20)[:, None], np.arange(151), 1 - PROB) @ whole
     found = process().thinned(1 - PROB).count().log_prob(jnp.arange(20))
     assert_allclose(jnp.exp(found), wanted, rtol=1e-9)
-    kept, held_out = tsppl.thin(random.key(0), np.arange(10_000.0), PROB)
+    kept, held_out = tsppl.hold_out_points(random.key(0), np.arange(10_000.0), PROB)
     assert abs(len(held_out) - 3000) < 4.5 * np.sqrt(2100)
     assert_allclose(np.sort(np.concatenate([kept, held_out])), np.arange(10_000.0))
 
@@ -108,7 +108,7 @@ def test_scores_of_processes_that_vary():
     with pytest.raises(ValueError, match="no Dirichlet process"):
         tsppl.held_out_log_prob(random.key(0), many, labels, KEPT, HELD_OUT, PROB)
     with pytest.raises(ValueError, match="above 0 and below 1"):
-        tsppl.thin(random.key(0), KEPT, 1.0)
+        tsppl.hold_out_points(random.key(0), KEPT, 1.0)
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_the_true_process_beats_others():
     def make(scale):
         return tsd.NeymanScott(1.0, dist.Gamma(4.0, 0.4), tsd.GaussianCluster(scale), 2.0, (0.0, 20.0))
 
-    kept, held_out = tsppl.thin(random.key(3), make(0.1).simulate(random.key(0)).points, 0.1)
+    kept, held_out = tsppl.hold_out_points(random.key(3), make(0.1).simulate(random.key(0)).points, 0.1)
     scores = {}
     for scale in (0.1, 0.5, 0.02):
         labels = labels_given(make(scale).thinned(0.9), kept, method="serial", max_clusters=64)

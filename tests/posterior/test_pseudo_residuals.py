@@ -194,9 +194,13 @@ def model(y, num_steps):
 def test_residuals_are_normal_and_independent_under_the_truth_alone():
     truth = tsd.HiddenMarkov(INITIAL, ROWS, dist.Normal(jnp.array([-2.0, 2.0]), 1.0), num_steps=1500)
     y = truth.sample(jax.random.key(1))
-    found = tsppl.residuals(jax.random.key(0), model, {"loc": jnp.array([[-2.0, 2.0]])}, y, 1500, batch_ndims=1)["y"]
+    found = tsppl.pseudo_residuals(jax.random.key(0), model, {"loc": jnp.array([[-2.0, 2.0]])}, y, 1500, batch_ndims=1)[
+        "y"
+    ]
     assert stats.kstest(np.asarray(found.uniform), "uniform").pvalue > 0.01
     assert_allclose(stats.norm.cdf(found.normal), np.asarray(found.uniform), atol=1e-6)
     assert abs(np.corrcoef(found.normal[1:], found.normal[:-1])[0, 1]) < 0.06
-    wrong = tsppl.residuals(jax.random.key(0), model, {"loc": jnp.array([[-2.0, 1.0]])}, y, 1500, batch_ndims=1)["y"]
+    wrong = tsppl.pseudo_residuals(jax.random.key(0), model, {"loc": jnp.array([[-2.0, 1.0]])}, y, 1500, batch_ndims=1)[
+        "y"
+    ]
     assert stats.kstest(np.asarray(wrong.uniform), "uniform").pvalue < 1e-4

@@ -10,7 +10,7 @@ from jax import lax
 from numpyro.distributions import Distribution
 
 from tsppl.distributions.shapes import broadcast_to_batch, is_concrete
-from tsppl.messages.methods import check_method
+from tsppl.messages.methods import HIDDEN_MARKOV_METHODS, check_method
 
 
 class SequenceDistribution(Distribution):
@@ -39,6 +39,7 @@ class SequenceDistribution(Distribution):
     """
 
     has_rsample = False
+    known_methods = HIDDEN_MARKOV_METHODS
     pytree_data_fields = ("observed_mask", "lengths")
     pytree_aux_fields = ("num_steps", "time_varying", "method", "_parameter_batch_shape")
 
@@ -56,7 +57,8 @@ class SequenceDistribution(Distribution):
         self, batch_shape, step_shape, *, num_steps, time_varying, method, mask=None, lengths=None, validate_args=None
     ):
         """Store what every class has and check the mask and the lengths; the last call of a subclass's ``__init__``."""
-        self.num_steps, self.time_varying, self.method = num_steps, time_varying, check_method(method)
+        self.num_steps, self.time_varying = num_steps, time_varying
+        self.method = check_method(method, self.known_methods)
         event_shape = (num_steps,) + tuple(step_shape)
         self.observed_mask = None if mask is None else jnp.asarray(mask, bool)
         self.lengths = None if lengths is None else jnp.asarray(lengths)

@@ -1,4 +1,4 @@
-"""Inference beyond NumPyro's: expectation-maximisation, Gibbs blocks, starting points, and state labels that agree."""
+"""Inference beyond NumPyro's: expectation-maximisation, Gibbs blocks, starting points and long runs."""
 
 from tsppl.inference.expectation_maximization.data_driven_starts import data_driven_start as data_driven_start
 from tsppl.inference.expectation_maximization.em import EMResult as EMResult, em as em
@@ -24,8 +24,5 @@ from tsppl.inference.gibbs.states.conjugate_updates import (
 from tsppl.inference.gibbs.states.state_gibbs import StateGibbs as StateGibbs
 from tsppl.inference.runs.chunked_runs import read_chunks as read_chunks, run_in_chunks as run_in_chunks
 from tsppl.inference.runs.program_reuse import compile_once as compile_once
-from tsppl.inference.starts.start_search import FoundStarts as FoundStarts, find_start as find_start
+from tsppl.inference.starts.start_search import FoundStarts as FoundStarts, find_starts as find_starts
 from tsppl.inference.starts.starting import starting_params as starting_params
-from tsppl.posterior.alignment import align_labels as align_labels
-from tsppl.posterior.chain_check import ChainCheck as ChainCheck, check_chains as check_chains
-from tsppl.posterior.stacking import stacking_weights as stacking_weights

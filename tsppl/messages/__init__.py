@@ -1,12 +1,15 @@
 """Message passing on arrays, one sequence at a time; batch with ``jax.vmap``."""
 
-from tsppl.messages.hidden_markov.evidence import log_normalizer as log_normalizer, smooth as smooth
+from tsppl.messages.hidden_markov.evidence import (
+    hidden_markov_smooth as hidden_markov_smooth,
+    log_normalizer as log_normalizer,
+)
 from tsppl.messages.hidden_markov.forward_backward import (
     Forward as Forward,
     Statistics as Statistics,
-    backward as backward,
-    forward as forward,
-    left_out as left_out,
+    hidden_markov_backward as hidden_markov_backward,
+    hidden_markov_forward as hidden_markov_forward,
+    hidden_markov_left_out as hidden_markov_left_out,
 )
 from tsppl.messages.hidden_markov.paths import (
     most_likely_path as most_likely_path,

@@ -10,7 +10,7 @@ def plot_pseudo_residuals(normal, *, largest_lag=25, name="series", axes=None):
 
     Args:
         normal: ``(..., T)``, normal residuals of one scalar series or channel, or of several series, from
-            ``tsppl.residuals(...)["y"].normal``; NaN is left out. Lags never reach from one series into another.
+            ``tsppl.pseudo_residuals(...)["y"].normal``; NaN is left out. Lags never reach from one series into another.
         largest_lag: of the autocorrelation.
         name: of the series, for the title.
         axes: two Matplotlib axes to draw on; new ones if None.

@@ -58,7 +58,7 @@ def check_chains(posterior, model=None, args=(), kwargs=None, *, num_draws=400, 
 
     Chains are grouped by the log joint density of their draws, which does not depend on how states are labelled: a group
     ends where the next chain is lower by more than two standard deviations of the draws. Chains of a lower mode are
-    no second opinion: start all chains near the best (``inference.find_start``), or, where modes are real, weigh the
+    no second opinion: start all chains near the best (``inference.find_starts``), or, where modes are real, weigh the
     chains. The weights stack predictions of each step given all the others, or given the past where a class has no
     exact left-out terms (Yao, Vehtari and Gelman 2022).
 
@@ -81,12 +81,12 @@ def check_chains(posterior, model=None, args=(), kwargs=None, *, num_draws=400, 
         ValueError: without a model, or if draws are not grouped by chain.
 
     >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
-    >>> from tsppl.inference import check_chains
+    >>> from tsppl import check_chains
     >>> def model(y):
     ...     numpyro.sample("y", dist.Normal(numpyro.sample("loc", dist.Normal(0.0, 10.0)), 1.0), obs=y)
     >>> draws = {"loc": jnp.array([[0.9, 1.1], [1.1, 1.0], [8.0, 8.2]])}
     >>> print(check_chains(draws, model, (jnp.array(1.0),)).problems[0])
-    chain 2 is 25.5 nats below the best: a local mode. Start all chains near the best (inference.find_start) or weigh them
+    chain 2 is 25.5 nats below the best: a local mode. Start all chains near the best (inference.find_starts) or weigh them
     """
     model, args, kwargs = model_and_arguments(posterior, model, args, kwargs)
     if model is None:
@@ -131,7 +131,7 @@ def _about_modes(level, mode):
         subject, verb = (f"chains {names}", "are") if len(chains) > 1 else (f"chain {names}", "is")
         sentences.append(
             f"{subject} {verb} {best - level[chains].mean():.1f} nats below the best: a local mode. Start all chains near the "
-            "best (inference.find_start) or weigh them"
+            "best (inference.find_starts) or weigh them"
         )
     return sentences
 

@@ -22,7 +22,7 @@ class HeldOutScore(NamedTuple):
     effective_draws: jax.Array
 
 
-def thin(key, points, prob):
+def hold_out_points(key, points, prob):
     """Hold out each point of a pattern independently, with probability ``prob``. Outside of ``jit``.
 
     What is kept of a Neyman-Scott process is one again, ``process.thinned(1 - prob)``: fit that to the points kept.
@@ -39,7 +39,7 @@ def thin(key, points, prob):
         ValueError: if ``prob`` is not between 0 and 1.
 
     >>> import jax, jax.numpy as jnp, tsppl
-    >>> kept, held_out = tsppl.thin(jax.random.key(0), jnp.arange(100.0), 0.2)
+    >>> kept, held_out = tsppl.hold_out_points(jax.random.key(0), jnp.arange(100.0), 0.2)
     >>> len(kept) + len(held_out)
     100
     """
@@ -68,7 +68,7 @@ def held_out_log_prob(key, process, labels, kept, held_out, prob) -> HeldOutScor
             cluster's parameters were drawn too, a process whose arrays all have a leading axis of draws:
             ``jax.vmap(make_process)(draws)``.
         labels: posterior draws of the labels of the points kept, ``(S, N)``.
-        kept, held_out: as :func:`thin` returns them.
+        kept, held_out: as :func:`hold_out_points` returns them.
         prob: probability of being held out.
 
     Raises:
@@ -76,7 +76,7 @@ def held_out_log_prob(key, process, labels, kept, held_out, prob) -> HeldOutScor
 
     >>> import jax, numpyro.distributions as dist, tsppl, tsppl.distributions as tsd
     >>> process = tsd.NeymanScott(1.0, dist.Gamma(8.0, 1.0), tsd.GaussianCluster(0.1), 2.0, (0.0, 4.0))
-    >>> kept, held_out = tsppl.thin(jax.random.key(0), process.simulate(jax.random.key(1)).points, 0.2)
+    >>> kept, held_out = tsppl.hold_out_points(jax.random.key(0), process.simulate(jax.random.key(1)).points, 0.2)
     >>> labels = (
     ...     process.thinned(0.8).labels(len(kept)).sample(jax.random.key(2), (3,))
     ... )  # draws of the posterior, really

@@ -22,7 +22,7 @@ class PseudoResiduals(NamedTuple):
     normal: Any
 
 
-def residuals(key, model, posterior, /, *args, batch_ndims=None, num_draws=200, batch_size=None, **kwargs):
+def pseudo_residuals(key, model, posterior, /, *args, batch_ndims=None, num_draws=200, batch_size=None, **kwargs):
     """Pseudo-residuals of every observed sequence site, hidden states and trajectories integrated out.
 
     For each step the probability of a smaller value is computed given the steps before it and averaged over the draws of the
@@ -52,7 +52,9 @@ def residuals(key, model, posterior, /, *args, batch_ndims=None, num_draws=200, 
     ...     series = tsd.HiddenMarkov(jnp.ones(2) / 2, jnp.ones((2, 2)) / 2, dist.Poisson(rate), num_steps=4)
     ...     numpyro.sample("y", series, obs=y)
     >>> draws = {"rate": jnp.array([[1.0, 20.0], [1.5, 18.0], [0.9, 22.0]])}
-    >>> tsppl.residuals(jax.random.key(0), model, draws, jnp.array([1, 0, 19, 90]))["y"].uniform.round(1).tolist()[3]
+    >>> tsppl.pseudo_residuals(jax.random.key(0), model, draws, jnp.array([1, 0, 19, 90]))["y"].uniform.round(
+    ...     1
+    ... ).tolist()[3]
     1.0
     """
     draws_key, jump_key = random.split(key)

@@ -85,7 +85,9 @@ def test_sticky_rows():
 
 def test_hierarchical_rows_share_a_base_and_gibbs_draws_both_exactly():
     def model(value):
-        base, rows = tsd.sample_hierarchical_transitions("rows", 3, gamma=3.0, alpha=5.0, stickiness=8.0)
+        base, rows = tsd.sample_hierarchical_transitions(
+            "rows", 3, base_concentration=3.0, concentration=5.0, stickiness=8.0
+        )
         emission = dist.Normal(jnp.array([-2.0, 0.0, 2.0]), 1.0)
         numpyro.sample("y", tsd.HiddenMarkov(jnp.full(3, 1 / 3), rows, emission, num_steps=5), obs=value)
 

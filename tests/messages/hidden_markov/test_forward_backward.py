@@ -91,14 +91,14 @@ def method(request):
 
 
 def test_forward(potentials, method):
-    messages_ = compiled(messages.forward, method)(*arrays(potentials))
+    messages_ = compiled(messages.hidden_markov_forward, method)(*arrays(potentials))
     assert_allclose(messages_.log_normalizers, reference.log_normalizers(*potentials))
     assert_allclose(jnp.exp(messages_.log_filtered), reference.filtered(*potentials))
     assert_allclose(jnp.exp(messages_.log_predicted), reference.predicted(*potentials))
 
 
 def test_backward(potentials, method):
-    log_backward = compiled(messages.backward, method)(*arrays(potentials[1:]))
+    log_backward = compiled(messages.hidden_markov_backward, method)(*arrays(potentials[1:]))
     weights = reference.filtered(*potentials) * np.exp(log_backward)
     assert_allclose(weights / weights.sum(-1, keepdims=True), reference.smoothed(*potentials))
     assert_allclose(jnp.exp(log_backward[:-1]).sum(-1), 1.0)
@@ -106,7 +106,7 @@ def test_backward(potentials, method):
 
 
 def test_smooth(potentials, method):
-    statistics = compiled(messages.smooth, method)(*arrays(potentials))
+    statistics = compiled(messages.hidden_markov_smooth, method)(*arrays(potentials))
     pairs = reference.pair_marginals(*potentials)
     assert_allclose(statistics.state_probs, reference.smoothed(*potentials))
     assert_allclose(statistics.transition_counts, pairs if potentials[1].ndim == 3 else pairs.sum(0))
@@ -116,7 +116,9 @@ def test_log_normalizer_and_left_out(potentials, method):
     assert_allclose(
         compiled(messages.log_normalizer, method)(*arrays(potentials)), reference.log_normalizer(*potentials)
     )
-    assert_allclose(compiled(messages.left_out, method)(*arrays(potentials)), reference.left_out(*potentials))
+    assert_allclose(
+        compiled(messages.hidden_markov_left_out, method)(*arrays(potentials)), reference.left_out(*potentials)
+    )
 
 
 def test_most_likely_path(potentials, method):
@@ -240,9 +242,9 @@ def test_impossible_data(impossible_rows, method):
     value, gradient = compiled(value_and_gradient, method)(*potentials)
     assert value == -jnp.inf
     assert all((array == 0).all() for array in jax.tree.leaves(gradient))
-    statistics = compiled(messages.smooth, method)(*potentials)
+    statistics = compiled(messages.hidden_markov_smooth, method)(*potentials)
     assert all((array == 0).all() for array in jax.tree.leaves(statistics))
-    left_out = compiled(messages.left_out, method)(*potentials)
+    left_out = compiled(messages.hidden_markov_left_out, method)(*potentials)
     assert not jnp.isnan(left_out).any()
     assert (left_out[impossible_rows] == -jnp.inf).all()
     draw = compiled(messages.sample_path, method)(random.key(0), *potentials)
@@ -294,12 +296,12 @@ def test_long_series_in_float32(method):
     single = arrays(potentials, jnp.float32)
     exact = compiled(messages.log_normalizer, "sequential")(*arrays(potentials))
     assert abs(compiled(messages.log_normalizer, method)(*single) - exact) < 0.003
-    desired = compiled(messages.smooth, "sequential")(*arrays(potentials))
-    actual = compiled(messages.smooth, method)(*single)
+    desired = compiled(messages.hidden_markov_smooth, "sequential")(*arrays(potentials))
+    actual = compiled(messages.hidden_markov_smooth, method)(*single)
     assert abs(actual.state_probs - desired.state_probs).max() < 1e-5
     assert abs(actual.transition_counts / desired.transition_counts - 1).max() < 1e-4
-    left_out = compiled(messages.left_out, method)(*single)
-    assert abs(left_out - compiled(messages.left_out, "sequential")(*arrays(potentials))).max() < 1e-5
+    left_out = compiled(messages.hidden_markov_left_out, method)(*single)
+    assert abs(left_out - compiled(messages.hidden_markov_left_out, "sequential")(*arrays(potentials))).max() < 1e-5
 
 
 def test_long_most_likely_path_in_float32(method):
@@ -334,10 +336,13 @@ few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 def test_any_chain_equals_enumeration(potentials, method):
     desired = reference.log_normalizer(*potentials)
     assert_allclose(compiled(messages.log_normalizer, method)(*arrays(potentials)), desired)
-    assert_allclose(compiled(messages.forward, method)(*arrays(potentials)).log_normalizers.sum(), desired)
+    assert_allclose(
+        compiled(messages.hidden_markov_forward, method)(*arrays(potentials)).log_normalizers.sum(), desired
+    )
     if np.isfinite(desired):
         assert_allclose(
-            compiled(messages.smooth, method)(*arrays(potentials)).state_probs, reference.smoothed(*potentials)
+            compiled(messages.hidden_markov_smooth, method)(*arrays(potentials)).state_probs,
+            reference.smoothed(*potentials),
         )
         path = np.asarray(compiled(messages.most_likely_path, method)(*arrays(potentials)))
         best = reference.path_log_weight(reference.most_likely_path(*potentials), *potentials)
@@ -365,4 +370,4 @@ def test_every_draw_is_possible(potentials, seed):
 
 def test_unknown_methods_are_refused():
     with pytest.raises(ValueError, match="method must be one of"):
-        messages.forward(*arrays(CASES["constant"]), method="fast")
+        messages.hidden_markov_forward(*arrays(CASES["constant"]), method="fast")

@@ -51,7 +51,7 @@ def relative_error(actual, desired):
     return max(float(error) for error in jax.tree.leaves(errors))
 
 
-value_and_gradient = jax.jit(jax.value_and_grad(partial(kalman_log_likelihood, method="chunked"), argnums=(0, 1, 2, 3)))
+value_and_gradient = jax.jit(jax.value_and_grad(partial(kalman_log_likelihood, method="steady"), argnums=(0, 1, 2, 3)))
 reference_gradient = jax.jit(jax.value_and_grad(reference, argnums=(0, 1, 2, 3)))
 
 
@@ -65,7 +65,7 @@ def test_evidence_and_gradient_equal_the_sequential_ones(name):
     value, gradient = value_and_gradient(*model)
     expected, expected_gradient = reference_gradient(*model)
     assert_allclose(value, expected, rtol=1e-11)
-    assert_allclose(kalman_log_likelihood(*model, method="chunked"), expected, rtol=1e-11)
+    assert_allclose(kalman_log_likelihood(*model, method="steady"), expected, rtol=1e-11)
     assert relative_error(gradient, expected_gradient) < 1e-8
 
 
@@ -78,7 +78,7 @@ def test_smoother_and_draws_equal_the_sequential_ones(name, key):
     def answers(*model, method):
         return kalman_smoother(*model, method=method), sample_trajectory(key, *model, method=method)
 
-    (marginals, draw), (expected, expected_draw) = (answers(*model, method=m) for m in ("chunked", "sequential"))
+    (marginals, draw), (expected, expected_draw) = (answers(*model, method=m) for m in ("steady", "sequential"))
     assert_allclose(marginals.means, expected.means, rtol=1e-8)
     assert_allclose(marginals.scale_trils @ marginals.scale_trils.mT, expected.scale_trils @ expected.scale_trils.mT)
     assert_allclose(jnp.triu(marginals.scale_trils, 1), 0.0)
@@ -95,7 +95,7 @@ def test_first_and_second_derivatives_in_both_modes(key):
     def along(function, step):
         return function(*jax.tree.map(lambda a, b: a + step * b, model, direction))
 
-    chunked = partial(along, partial(kalman_log_likelihood, method="chunked"))
+    steady = partial(along, partial(kalman_log_likelihood, method="steady"))
     slow = partial(along, reference)
 
     @jax.jit
@@ -103,7 +103,7 @@ def test_first_and_second_derivatives_in_both_modes(key):
         def of(function):
             return jax.jacfwd(function)(step), jax.grad(function)(step), jax.hessian(function)(step)
 
-        return of(chunked), of(slow)
+        return of(steady), of(slow)
 
     assert_allclose(*derivatives(jnp.zeros(())), rtol=1e-8)
 
@@ -115,7 +115,7 @@ def test_first_and_second_derivatives_in_both_modes(key):
 
         return jax.grad(partial(along, posterior))(step)
 
-    assert_allclose(slope(jnp.zeros(()), "chunked"), slope(jnp.zeros(()), "sequential"), rtol=1e-8)
+    assert_allclose(slope(jnp.zeros(()), "steady"), slope(jnp.zeros(()), "sequential"), rtol=1e-8)
 
 
 @pytest.mark.slow
@@ -123,16 +123,16 @@ def test_vmap_over_values_and_over_parameters():
     """Shared parameters; then parameters of a settled and of a slow model in one batch."""
     model = make_model("one driving noise")
     slow = make_model("undetectable")
-    chunked = partial(kalman_log_likelihood, method="chunked")
+    steady = partial(kalman_log_likelihood, method="steady")
     values = jnp.stack([model[3], 2 * model[3]])
 
     def total(initial, dynamics, emission, values, function):
         return jax.vmap(function, (None, None, None, 0))(initial, dynamics, emission, values).sum()
 
     gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2, 3)), static_argnames="function")
-    assert relative_error(gradient(*model[:3], values, chunked), gradient(*model[:3], values, reference)) < 1e-8
+    assert relative_error(gradient(*model[:3], values, steady), gradient(*model[:3], values, reference)) < 1e-8
     both = jax.tree.map(lambda a, b: jnp.stack([a, b]), model, slow)
-    together = jax.jit(jax.vmap(jax.value_and_grad(chunked, argnums=(0, 1, 2))))(*both)
+    together = jax.jit(jax.vmap(jax.value_and_grad(steady, argnums=(0, 1, 2))))(*both)
     for row, single in enumerate((model, slow)):
         value, expected = reference_gradient(*single)
         assert_allclose(together[0][row], value, rtol=1e-11)
@@ -203,12 +203,12 @@ def test_singular_covariances_have_exact_gradients():
 
     @jax.jit
     def gradients(parameters):
-        functions = (partial(kalman_log_likelihood, method=m) for m in ("sequential", "chunked"))
+        functions = (partial(kalman_log_likelihood, method=m) for m in ("sequential", "steady"))
         return [jax.grad(lambda p, f=f: f(*model(p)))(parameters) for f in (*functions, reference)]
 
-    sequential, chunked, expected = gradients(jnp.array([0.7, 0.0, 0.3]))
+    sequential, steady, expected = gradients(jnp.array([0.7, 0.0, 0.3]))
     assert_allclose(sequential, expected)
-    assert_allclose(chunked, expected)
+    assert_allclose(steady, expected)
 
 
 @pytest.mark.parametrize("steps", [1, 64, 65, 2000])
@@ -232,11 +232,11 @@ def test_the_choice_follows_from_shapes():
     initial, dynamics, emission, values = make_model("regular")
     varying = dynamics._replace(weights=jnp.broadcast_to(dynamics.weights, (T - 1, 2, 2)))
     observed = jnp.ones(values.shape, bool)
-    assert linear_gaussian_method("auto", dynamics, emission, T) == "chunked"
+    assert linear_gaussian_method("auto", dynamics, emission, T) == "steady"
     assert linear_gaussian_method("auto", dynamics, emission, 100) == "sequential"
-    assert linear_gaussian_method("chunked", dynamics, emission, 100) == "chunked"
-    assert linear_gaussian_method("chunked", varying, emission, T) == "sequential"
-    assert linear_gaussian_method("chunked", dynamics, emission, T, observed) == "sequential"
+    assert linear_gaussian_method("steady", dynamics, emission, 100) == "steady"
+    assert linear_gaussian_method("steady", varying, emission, T) == "sequential"
+    assert linear_gaussian_method("steady", dynamics, emission, T, observed) == "sequential"
     assert linear_gaussian_method("parallel", dynamics, emission, T) == "parallel"
     with pytest.raises(ValueError, match="method must be one of"):
         linear_gaussian_method("quick", dynamics, emission, T)

@@ -186,8 +186,8 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
 
         def core(*potentials):
             if given == "past":
-                return jnp.exp(messages.forward(*potentials, method=self.method).log_filtered)
-            return messages.smooth(*potentials, method=self.method).state_probs
+                return jnp.exp(messages.hidden_markov_forward(*potentials, method=self.method).log_filtered)
+            return messages.hidden_markov_smooth(*potentials, method=self.method).state_probs
 
         joint = self._apply(core, value, core_ndim=2)
         first = joint[..., 0, :, None]

@@ -73,21 +73,21 @@ class SwitchingAutoregression(MarkovSwitching):
         means = jnp.vectorize(conditional_means, signature=signature)(self._lag_weights, self._as_matrix(value))
         return jnp.broadcast_to(means, means.shape[:-2] + (self.num_states, means.shape[-1]))
 
-    def impulse_response(self, steps):
+    def impulse_response(self, num_steps):
         """Response of each state's autoregression to a unit impulse, as if the state stayed: ``Phi_0 = I``, ``Phi_h =
         sum_l weights[k, l] @ Phi_{h-1-l}``.
 
         Args:
-            steps: number of steps after the impulse.
+            num_steps: number of steps after the impulse.
 
         Returns:
-            ``(..., K, steps + 1, N, N)``: entry ``[k, h, i, j]`` is the response of channel ``i``, ``h`` steps after an
-            impulse to channel ``j``, in state ``k``; ``(..., K, steps + 1)`` for a scalar series.
+            ``(..., K, num_steps + 1, N, N)``: entry ``[k, h, i, j]`` is the response of channel ``i``, ``h`` steps after an
+            impulse to channel ``j``, in state ``k``; ``(..., K, num_steps + 1)`` for a scalar series.
 
         Raises:
             ValueError: if the weights vary in time.
         """
-        responses = self._of_each_state(partial(impulse_response, num_steps=steps), "(h,n,n)", 3)
+        responses = self._of_each_state(partial(impulse_response, num_steps=num_steps), "(h,n,n)", 3)
         return responses if self.event_dim == 2 else responses[..., 0, 0]
 
     def companion_eigenvalues(self):

@@ -203,13 +203,13 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
         """``log p(y_t | y_<t)``, zero where not scored; sums to ``log_prob(value)``."""
 
         def core(*potentials):
-            return messages.forward(*potentials, method=self.method).log_normalizers
+            return messages.hidden_markov_forward(*potentials, method=self.method).log_normalizers
 
         return self._mask_unscored(self._pad_front(self._apply(core, value, core_ndim=1), 0.0, 1), value)
 
     def log_prob_left_out(self, value):
         """``log p(y_t | all other observations)``, zero where not scored."""
-        terms = self._apply(partial(messages.left_out, method=self.method), value, core_ndim=1)
+        terms = self._apply(partial(messages.hidden_markov_left_out, method=self.method), value, core_ndim=1)
         return self._mask_unscored(self._pad_front(terms, 0.0, 1), value)
 
     def cdf_steps(self, value):
@@ -221,7 +221,7 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
         value = self.check_value(value)
 
         def predicted(*potentials):
-            return jnp.exp(messages.forward(*potentials, method=self.method).log_predicted)
+            return jnp.exp(messages.hidden_markov_forward(*potentials, method=self.method).log_predicted)
 
         probs = self._apply(predicted, value, core_ndim=2)[..., None]
         observed, entries = self._steps_with_cdf(value), self.observed_entries()
@@ -278,8 +278,8 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
 
         def core(*potentials):
             if given == "past":
-                return jnp.exp(messages.forward(*potentials, method=self.method).log_filtered)
-            return messages.smooth(*potentials, method=self.method).state_probs
+                return jnp.exp(messages.hidden_markov_forward(*potentials, method=self.method).log_filtered)
+            return messages.hidden_markov_smooth(*potentials, method=self.method).state_probs
 
         probs = self._reported_probs(self._apply(core, value, core_ndim=2))
         return {"state_probs": self._pad_front(probs, jnp.nan, 2)}

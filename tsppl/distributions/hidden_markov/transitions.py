@@ -117,20 +117,21 @@ def sticky_dirichlet(num_states, *, concentration=1.0, stickiness=0.0):
     return dist.Dirichlet(weights + stickiness * jnp.eye(num_states)).to_event(1)
 
 
-def sample_hierarchical_transitions(name, num_states, *, gamma=3.0, alpha=5.0, stickiness=0.0):
+def sample_hierarchical_transitions(name, num_states, *, base_concentration=3.0, concentration=5.0, stickiness=0.0):
     """Make the sites of transition rows that share one distribution over states, and return both.
 
-    ``beta ~ Dirichlet(gamma / K, ...)`` and row ``k ~ Dirichlet(alpha beta)``, with ``stickiness`` more for itself: the weak
-    limit of the sticky hierarchical Dirichlet process (Fox, Sudderth, Jordan and Willsky 2011, section 3.1). Take ``K`` larger
-    than the number of states that is expected; those that are not needed stay empty. ``inference.auto_gibbs`` draws both
-    sites exactly given the states.
+    ``beta ~ Dirichlet(gamma / K, ...)`` and row ``k ~ Dirichlet(alpha beta)``, gamma being ``base_concentration`` and alpha
+    ``concentration``, with ``stickiness`` more for itself: the weak limit of the sticky hierarchical Dirichlet process (Fox,
+    Sudderth, Jordan and Willsky 2011, section 3.1). Take ``K`` larger than the number of states that is expected; those that
+    are not needed stay empty. ``inference.auto_gibbs`` draws both sites exactly given the states.
 
     Args:
         name: of the site of the rows; the shared distribution is the site ``<name>_base``.
         num_states: ``K``.
-        gamma: concentration of the shared distribution; the smaller, the fewer states are used.
-        alpha: how close the rows are to it.
-        stickiness: added for staying; the prior mean of staying is then about ``stickiness / (alpha + stickiness)`` and more.
+        base_concentration: of the shared distribution; the smaller, the fewer states are used.
+        concentration: how close the rows are to it.
+        stickiness: added for staying; the prior mean of staying is then about ``stickiness /
+            (concentration + stickiness)`` and more.
 
     Returns:
         ``(base, transition_probs)``, ``(K,)`` and ``(K, K)``.
@@ -141,6 +142,6 @@ def sample_hierarchical_transitions(name, num_states, *, gamma=3.0, alpha=5.0, s
     >>> base.shape, transition_probs.shape
     ((4,), (4, 4))
     """
-    base = numpyro.sample(f"{name}_base", dist.Dirichlet(jnp.full(num_states, gamma / num_states)))
-    rows = sticky_dirichlet(num_states, concentration=alpha * base, stickiness=stickiness)
+    base = numpyro.sample(f"{name}_base", dist.Dirichlet(jnp.full(num_states, base_concentration / num_states)))
+    rows = sticky_dirichlet(num_states, concentration=concentration * base, stickiness=stickiness)
     return base, numpyro.sample(name, rows)

@@ -33,6 +33,7 @@ from tsppl.messages.linear_gaussian.information import InformationMatrix
 from tsppl.messages.linear_gaussian.roots import lower_root
 from tsppl.messages.linear_gaussian.smoother import tilt_chain
 from tsppl.messages.linear_gaussian.steps import AffineGaussian, Gaussian, each_step, tilt
+from tsppl.messages.methods import LINEAR_GAUSSIAN_METHODS
 
 _NAMES = Names("weights", "noise")
 
@@ -75,6 +76,7 @@ class LinearGaussianChain(SequenceDistribution):
     has_rsample = True
     arg_constraints = {}
     support = constraints.real_matrix
+    known_methods = LINEAR_GAUSSIAN_METHODS
     pytree_data_fields = ("initial", "weights", "noise", "noise_matrix")
 
     def __init__(

@@ -36,6 +36,7 @@ from tsppl.messages.linear_gaussian.smoother import (
     simulate_observations,
 )
 from tsppl.messages.linear_gaussian.steps import AffineGaussian, each_step, predict
+from tsppl.messages.methods import LINEAR_GAUSSIAN_METHODS
 
 _NAMES = Names("transition_matrix", "transition_noise")
 _VARYING = ("transition_matrix", "transition_noise", "noise_matrix", "emission_matrix", "emission_noise")
@@ -64,7 +65,7 @@ class LinearGaussianSSM(SequenceDistribution):
         mask: True = observed. ``(..., T)``, or ``(..., T, N)`` for entries missing on their own. Masked entries may
             hold anything.
         lengths: int ``(...,)``, number of steps of each series, where they end before ``T``.
-        method: ``"auto"``, ``"sequential"``, ``"chunked"`` (covariances taken as constant once they are, where nothing but
+        method: ``"auto"``, ``"sequential"``, ``"steady"`` (covariances taken as constant once they are, where nothing but
             locations varies in time and nothing is missing) or ``"parallel"``.
 
     Raises:
@@ -79,6 +80,7 @@ class LinearGaussianSSM(SequenceDistribution):
     """
 
     arg_constraints = {}
+    known_methods = LINEAR_GAUSSIAN_METHODS
     pytree_data_fields = (
         "initial",
         "transition_matrix",

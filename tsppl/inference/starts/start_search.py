@@ -48,7 +48,7 @@ class FoundStarts(NamedTuple):
         return "\n".join(["start  mode         begun         ended  below best", *rows, *failed])
 
 
-def find_start(model, *args, num_starts=16, num_steps=500, step_size=0.05, starts=(), key=None, **kwargs):
+def find_starts(model, *args, num_starts=16, num_steps=500, step_size=0.05, starts=(), key=None, **kwargs):
     """Climb to the modes of a user's model from many starts, all in one compiled loop.
 
     Mixtures and switching models have many modes, and a chain of NUTS seldom leaves the one it starts in. The
@@ -73,11 +73,11 @@ def find_start(model, *args, num_starts=16, num_steps=500, step_size=0.05, start
         ValueError: if a latent site is discrete, or no start meets a finite density.
 
     >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
-    >>> from tsppl.inference import find_start
+    >>> from tsppl.inference import find_starts
     >>> def model(y):
     ...     loc = numpyro.sample("loc", dist.Normal(0.0, 10.0))
     ...     numpyro.sample("y", dist.Normal(loc**2, 1.0).expand([3]).to_event(1), obs=y)
-    >>> found = find_start(model, jnp.full(3, 4.0), num_starts=4)
+    >>> found = find_starts(model, jnp.full(3, 4.0), num_starts=4)
     >>> abs(found.values[0]["loc"]).round(1).item(), found.mode.tolist()
     (2.0, [0, 0, 0, 0])
     """

@@ -10,7 +10,7 @@ from jax import lax
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Complex, Float
 
-from tsppl.messages.hidden_markov.forward_backward import backward, forward
+from tsppl.messages.hidden_markov.forward_backward import hidden_markov_backward, hidden_markov_forward
 from tsppl.messages.log_space import log_sum_exp
 
 MAX_LEFT_OUT_PATHS = 1024
@@ -145,15 +145,15 @@ def left_out_autoregressive(
         weights: ``(T, K, L, N, N)``.
         scored: bool ``(T,)``: the step has a density of its own.
         whole: bool ``(T,)``: every entry of the step was observed.
-        method: as in :func:`tsppl.messages.forward`.
+        method: as in :func:`tsppl.messages.hidden_markov_forward`.
 
     Returns:
         ``(T,)``; meaningless where not scored.
     """
     num_steps, num_states = log_likelihoods.shape
     num_lags, size = weights.shape[2], residuals.shape[-1]
-    messages = forward(log_initial, log_transition, log_likelihoods, method=method)
-    log_backward = backward(log_transition, log_likelihoods, method=method)
+    messages = hidden_markov_forward(log_initial, log_transition, log_likelihoods, method=method)
+    log_backward = hidden_markov_backward(log_transition, log_likelihoods, method=method)
     paths = np.stack(np.meshgrid(*[np.arange(num_states)] * (num_lags + 1), indexing="ij"), -1).reshape(
         -1, num_lags + 1
     )

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from tsppl.messages.certified import certified, with_gradient
 from tsppl.messages.hidden_markov.chunked import chunked_log_normalizer, chunked_statistics
-from tsppl.messages.hidden_markov.forward_backward import Statistics, forward, log_space_statistics
+from tsppl.messages.hidden_markov.forward_backward import Statistics, hidden_markov_forward, log_space_statistics
 from tsppl.messages.hidden_markov.scaled import scaled_forward, scaled_log_normalizer, scaled_statistics
 from tsppl.messages.methods import CHUNKED_BATCH, hidden_markov_method
 
@@ -18,7 +18,7 @@ def log_normalizer(log_initial, log_transition, log_likelihoods, *, method="auto
 
     The rule is a ``custom_jvp`` that is linear in the tangents, so forward mode, reverse mode and second
     derivatives (Laplace guides) all work; nothing differentiates the forward loop.
-    Arguments as in :func:`tsppl.messages.forward`. Value ``-inf`` has derivative zero, never NaN.
+    Arguments as in :func:`tsppl.messages.hidden_markov_forward`. Value ``-inf`` has derivative zero, never NaN.
 
     >>> import jax, jax.numpy as jnp
     >>> from tsppl.messages import log_normalizer
@@ -30,10 +30,10 @@ def log_normalizer(log_initial, log_transition, log_likelihoods, *, method="auto
     return _LOG_NORMALIZERS[method](log_initial, log_transition, log_likelihoods)
 
 
-def smooth(log_initial, log_transition, log_likelihoods, *, method="auto") -> Statistics:
+def hidden_markov_smooth(log_initial, log_transition, log_likelihoods, *, method="auto") -> Statistics:
     """Posterior state probabilities and expected transition counts given the whole sequence.
 
-    Arguments as in :func:`tsppl.messages.forward`. For an impossible sequence everything is zero.
+    Arguments as in :func:`tsppl.messages.hidden_markov_forward`. For an impossible sequence everything is zero.
     """
     method = hidden_markov_method(method, log_transition, log_likelihoods)
     _, (_, counts, state_probs) = _STATISTICS[method](log_initial, log_transition, log_likelihoods)
@@ -45,7 +45,7 @@ def _in_log_space(method):
 
 
 def _value_in_log_space(method):
-    return lambda *potentials: forward(*potentials, method=method).log_normalizers.sum()
+    return lambda *potentials: hidden_markov_forward(*potentials, method=method).log_normalizers.sum()
 
 
 def _value_keeping_steps(*potentials):

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from tsppl.messages.hidden_markov.parallel import parallel_backward, parallel_forward
 from tsppl.messages.log_space import log_normalize, log_sum_exp
-from tsppl.messages.methods import resolve_method
+from tsppl.messages.methods import HIDDEN_MARKOV_METHODS, resolve_method
 
 
 class Forward(NamedTuple):
@@ -44,7 +44,7 @@ class Statistics(NamedTuple):
     transition_counts: Float[Array, "..."]
 
 
-def forward(log_initial, log_transition, log_likelihoods, *, method="auto") -> Forward:
+def hidden_markov_forward(log_initial, log_transition, log_likelihoods, *, method="auto") -> Forward:
     """Filter the states.
 
     Args:
@@ -57,12 +57,12 @@ def forward(log_initial, log_transition, log_likelihoods, *, method="auto") -> F
         :class:`Forward`. The log-likelihood of the sequence is ``log_normalizers.sum()``.
 
     >>> import jax.numpy as jnp
-    >>> from tsppl.messages import forward
+    >>> from tsppl.messages import hidden_markov_forward
     >>> uniform = jnp.log(jnp.full((2, 2), 0.5))
-    >>> float(forward(uniform[0], uniform, jnp.zeros((3, 2))).log_normalizers.sum())
+    >>> float(hidden_markov_forward(uniform[0], uniform, jnp.zeros((3, 2))).log_normalizers.sum())
     0.0
     """
-    if resolve_method(method) == "parallel":
+    if resolve_method(method, HIDDEN_MARKOV_METHODS) == "parallel":
         return _parallel_forward(log_initial, log_transition, log_likelihoods)
     return _sequential_forward(log_initial, log_transition, log_likelihoods)
 
@@ -93,14 +93,14 @@ def _parallel_forward(log_initial, log_transition, log_likelihoods) -> Forward:
     return Forward(log_sum_exp(log_predicted + log_likelihoods, axis=-1), log_filtered, log_predicted)
 
 
-def backward(log_transition, log_likelihoods, *, method="auto") -> Float[Array, "T K"]:
+def hidden_markov_backward(log_transition, log_likelihoods, *, method="auto") -> Float[Array, "T K"]:
     """``log p(y_>t | z_t = k)`` up to a constant per step; the last row is zero.
 
     Arguments as in :func:`forward`. Each row is shifted so that its log-sum-exp is zero, except the last.
     """
     num_states = log_likelihoods.shape[-1]
     last = jnp.zeros((1, num_states), log_likelihoods.dtype)
-    if resolve_method(method) == "parallel":
+    if resolve_method(method, HIDDEN_MARKOV_METHODS) == "parallel":
         messages = log_normalize(parallel_backward(log_transition, log_likelihoods))[1]
         return jnp.concatenate([messages, last])
 
@@ -120,8 +120,8 @@ def log_space_statistics(log_initial, log_transition, log_likelihoods, *, method
 
     The gradient is ``(state_probs[0], transition_counts, state_probs)``.
     """
-    messages = forward(log_initial, log_transition, log_likelihoods, method=method)
-    log_backward = backward(log_transition, log_likelihoods, method=method)
+    messages = hidden_markov_forward(log_initial, log_transition, log_likelihoods, method=method)
+    log_backward = hidden_markov_backward(log_transition, log_likelihoods, method=method)
     state_probs = _softmax(messages.log_filtered + log_backward)
 
     def pair_probs(probs, arrival, matrix):
@@ -144,14 +144,14 @@ def _softmax(log_weights):
     return jnp.exp(log_normalize(log_weights)[1])
 
 
-def left_out(log_initial, log_transition, log_likelihoods, *, method="auto") -> Float[Array, " T"]:
+def hidden_markov_left_out(log_initial, log_transition, log_likelihoods, *, method="auto") -> Float[Array, " T"]:
     """``log p(y_t | all other y)`` for every step.
 
     From the predicted message ``a_t`` and the backward message ``b_t``:
     ``LSE_k(a_t + b_t + l_t) - LSE_k(a_t + b_t)``, which never divides by a small likelihood.
     Arguments as in :func:`forward`.
     """
-    messages = forward(log_initial, log_transition, log_likelihoods, method=method)
-    cavity = messages.log_predicted + backward(log_transition, log_likelihoods, method=method)
+    messages = hidden_markov_forward(log_initial, log_transition, log_likelihoods, method=method)
+    cavity = messages.log_predicted + hidden_markov_backward(log_transition, log_likelihoods, method=method)
     with_step, without = log_sum_exp(cavity + log_likelihoods, axis=-1), log_sum_exp(cavity, axis=-1)
     return jnp.where(with_step == -jnp.inf, -jnp.inf, with_step - jnp.where(without == -jnp.inf, 0.0, without))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from tsppl.messages.certified import certified
 from tsppl.messages.hidden_markov.chunked_paths import chunked_most_likely_path, chunked_sample_path, pick
-from tsppl.messages.hidden_markov.forward_backward import forward
+from tsppl.messages.hidden_markov.forward_backward import hidden_markov_forward
 from tsppl.messages.hidden_markov.parallel import parallel_forward
 from tsppl.messages.hidden_markov.scaled import scaled_forward
 from tsppl.messages.log_space import shift_by_largest
@@ -40,7 +40,7 @@ def sample_path(key, log_initial, log_transition, log_likelihoods, *, method="au
 
 
 def _sample_in_log_space(uniforms, log_initial, log_transition, log_likelihoods, *, method):
-    log_filtered = forward(log_initial, log_transition, log_likelihoods, method=method).log_filtered
+    log_filtered = hidden_markov_forward(log_initial, log_transition, log_likelihoods, method=method).log_filtered
 
     def previous(log_filtered, uniform, matrix):
         """For each next state, a draw of the state before it; the number is shared, so paths coalesce."""

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from tsppl.messages.certified import certified, with_gradient
-from tsppl.messages.hidden_markov.evidence import smooth
+from tsppl.messages.hidden_markov.evidence import hidden_markov_smooth
 from tsppl.messages.hidden_markov.forward_backward import Statistics, log_space_statistics
 from tsppl.messages.log_space import finite_largest, log_normalize, log_sum_exp
 from tsppl.messages.sharded_time import TimeAxis, check_rows, time_axis
@@ -209,7 +209,7 @@ def _scaled_table(inner, leaving, log_likelihoods):
 
 
 def _smooth_block(*potentials):
-    statistics = smooth(*potentials)
+    statistics = hidden_markov_smooth(*potentials)
     return statistics.transition_counts, statistics.state_probs
 
 

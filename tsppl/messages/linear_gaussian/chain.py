@@ -25,7 +25,7 @@ from tsppl.messages.linear_gaussian.steps import (
     prepend,
     split_time,
 )
-from tsppl.messages.methods import resolve_method
+from tsppl.messages.methods import LINEAR_GAUSSIAN_METHODS, resolve_method
 from tsppl.recurrence.affine import scan_affine
 
 
@@ -39,7 +39,7 @@ class Marginals(NamedTuple):
 
 def chain_gaussians(initial: Gaussian, dynamics: AffineGaussian, num_steps: int, *, method: str = "auto") -> Gaussian:
     """Each step's marginal as a :class:`Gaussian` with a leading time axis; its roots stand for covariances only."""
-    if resolve_method(method) == "parallel":
+    if resolve_method(method, LINEAR_GAUSSIAN_METHODS) == "parallel":
         steps = _each_row(dynamics, num_steps)
         size = initial.mean.shape[0]
         start = AffineGaussian(jnp.zeros((size, size), initial.mean.dtype), initial.mean, square(initial.root))
@@ -123,7 +123,7 @@ def chain_from_noise(first_noise, noise, initial, dynamics, *, values=None, know
             return weights, offset
         return jnp.where(kept[1], 0, weights), jnp.where(kept[1], kept[0], offset)
 
-    if resolve_method(method) == "parallel":
+    if resolve_method(method, LINEAR_GAUSSIAN_METHODS) == "parallel":
         return scan_affine(
             *prepend((jnp.zeros_like(initial.root @ initial.root.T), first), each_step(move, dynamics, noise, kept))
         )

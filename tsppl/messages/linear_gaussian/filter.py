@@ -23,7 +23,7 @@ from tsppl.messages.linear_gaussian.steps import (
     prepend,
     split_time,
 )
-from tsppl.messages.methods import resolve_method
+from tsppl.messages.methods import LINEAR_GAUSSIAN_METHODS, resolve_method
 
 
 class Filtered(NamedTuple):
@@ -65,7 +65,7 @@ def kalman_filter(
     >>> kalman_filter(Gaussian(jnp.zeros(1), one), step, step, jnp.ones((3, 1))).filtered.mean[:, 0].round(3).tolist()
     [0.5, 0.8, 0.923]
     """
-    if resolve_method(method) == "parallel":
+    if resolve_method(method, LINEAR_GAUSSIAN_METHODS) == "parallel":
         return _parallel_filter(initial, dynamics, emission, values, observed)
     return _sequential_filter(initial, dynamics, emission, values, observed)
 

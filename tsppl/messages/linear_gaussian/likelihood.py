@@ -36,7 +36,7 @@ def kalman_log_likelihood(
         emission: fields constant or with ``T`` rows.
         values: observations ``(T, N)``, finite also where they are not observed.
         observed: True = observed, ``(T, N)``; None if every entry was.
-        method: ``"auto"``, ``"sequential"``, ``"chunked"`` or ``"parallel"``. Chunked takes covariances as constant once
+        method: ``"auto"``, ``"sequential"``, ``"steady"`` or ``"parallel"``. Steady takes covariances as constant once
             they are, where nothing but biases varies in time and nothing is missing, and cuts the sequences of other
             small models into stretches side by side; where either would not be exact it answers as sequential.
 
@@ -72,7 +72,7 @@ def kalman_log_likelihood(
         return jax.value_and_grad(value, range(len(leaves)))(*leaves)
 
     value, gradient = on_leaves(predictor_value), on_leaves(_gradient_leaves)
-    if method == "chunked":
+    if method == "steady":
         steps = num_transient_steps(len(values))
         value = certified(on_leaves(partial(_steady_value, steps)), value)
         gradient = certified(on_leaves(partial(_steady_gradient_leaves, steps)), gradient)

@@ -36,7 +36,7 @@ from tsppl.messages.linear_gaussian.steps import (
     split_time,
     tilt,
 )
-from tsppl.messages.methods import linear_gaussian_method, resolve_method
+from tsppl.messages.methods import LINEAR_GAUSSIAN_METHODS, linear_gaussian_method, resolve_method
 
 
 class Backward(NamedTuple):
@@ -66,7 +66,7 @@ class TiltedChain(NamedTuple):
 
 def backward_information(dynamics: AffineGaussian, information: Information, *, method: str = "auto") -> Backward:
     """Pass information about ``x_1 .. x_{T-1}``, one row each, backward through the chain."""
-    if resolve_method(method) == "parallel":
+    if resolve_method(method, LINEAR_GAUSSIAN_METHODS) == "parallel":
         messages = scan_elements(step_elements(dynamics, information), reverse=True).information
         later = later_rows(_append(messages, information.nothing()))
         arrivals = jax.vmap(lambda own, others: own.times(others))(information, later)
@@ -96,7 +96,7 @@ def tilt_chain(
         initial: of the first step.
         dynamics: fields constant or with ``T - 1`` rows.
         information: one row for each of the ``T`` steps; a precision may be singular or zero.
-        method: ``"auto"``, ``"sequential"``, ``"chunked"`` or ``"parallel"``.
+        method: ``"auto"``, ``"sequential"``, ``"steady"`` or ``"parallel"``.
     """
     backward = backward_information(dynamics, later_rows(information), method=method)
     messages = _append(backward.messages, information.nothing())
@@ -136,7 +136,7 @@ def kalman_smoother(
     Arguments as in :func:`~tsppl.messages.kalman_filter`.
     """
     method = linear_gaussian_method(method, dynamics, emission, len(values), observed)
-    if method == "chunked":
+    if method == "steady":
         steady = partial(steady_smoother, num_transient_steps(len(values)))
         return _certified(steady, _smoother)(initial, dynamics, emission, values)
     return _smoother(initial, dynamics, emission, values, observed, method=method)
@@ -171,7 +171,7 @@ def sample_trajectory(
     """
     method = linear_gaussian_method(method, dynamics, emission, len(values), observed)
     noise = chain_noise(key, initial, dynamics, len(values))
-    if method == "chunked":
+    if method == "steady":
         steady = partial(steady_draw, num_transient_steps(len(values)))
         return _certified(steady, _draw)(*noise, initial, dynamics, emission, values)
     return _draw(*noise, initial, dynamics, emission, values, observed, method=method)
