@@ -11,6 +11,7 @@ from numpyro.distributions import Distribution
 
 from tsppl.distributions.shapes import broadcast_to_batch, is_concrete
 from tsppl.messages.methods import HIDDEN_MARKOV_METHODS, check_method
+from tsppl.upstream import set_shapes
 
 
 class SequenceDistribution(Distribution):
@@ -92,7 +93,7 @@ class SequenceDistribution(Distribution):
         if not fits:
             raise ValueError(f"cannot expand batch shape {self.batch_shape} to {batch_shape}")
         expanded = copy.copy(self)
-        expanded._batch_shape = batch_shape
+        set_shapes(expanded, batch_shape=batch_shape)
         return expanded
 
     def mask(self, mask):
@@ -219,7 +220,7 @@ class SequenceDistribution(Distribution):
             )
         longer = copy.copy(self)
         longer.num_steps = self.num_steps + num_steps
-        longer._event_shape = (longer.num_steps,) + self.event_shape[1:]
+        set_shapes(longer, event_shape=(longer.num_steps,) + self.event_shape[1:])
         return longer.continuing(self)
 
     def continuing(self, past):

@@ -5,6 +5,8 @@ import warnings
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from tsppl.upstream import mask_of
+
 
 def as_distribution(name, emission):
     """``emission`` as a NumPyro distribution; distributions of TensorFlow Probability are wrapped.
@@ -34,9 +36,9 @@ def unwrap(fn):
         return unwrap(fn.base_dist)
     if isinstance(fn, dist.MaskedDistribution):
         base, mask = unwrap(fn.base_dist)
-        if fn._mask is True:
+        if mask_of(fn) is True:
             return base, mask
-        own = jnp.asarray(fn._mask)
+        own = jnp.asarray(mask_of(fn))
         own = own.reshape(own.shape + (1,) * (len(base.batch_shape) - len(fn.batch_shape)))
         own = jnp.broadcast_to(own, base.batch_shape)
         return base, own if mask is None else own & mask

@@ -10,6 +10,7 @@ from jax import lax, random
 from numpyro.infer import MCMC, Predictive
 
 from tsppl.sites.trace import abstract_sites, is_sequence, latent_sites
+from tsppl.upstream import model_arguments, traces_model_arguments
 
 DEFAULT_GUIDE_DRAWS = 1000
 BATCH_BYTES = 2**28
@@ -67,7 +68,7 @@ def as_draws(key, model, posterior, args, kwargs, *, batch_ndims=None, num_draws
     values = _select(values, shapes)
     lead = _leading_shape(values, shapes, batch_ndims)
     values = {name: jnp.reshape(array, (-1,) + array.shape[len(lead) :]) for name, array in values.items()}
-    draws = Draws(values, lead, params, isinstance(posterior, MCMC) and posterior._jit_model_args)
+    draws = Draws(values, lead, params, isinstance(posterior, MCMC) and traces_model_arguments(posterior))
     return draws if num_draws is None else _thin(draws, num_draws)
 
 
@@ -82,7 +83,7 @@ def model_and_arguments(posterior, model, args, kwargs):
     if isinstance(posterior, MCMC):
         model = posterior.sampler.model if model is None else model
         if not args and kwargs is None:
-            args, kwargs = posterior._args, posterior._kwargs
+            args, kwargs = model_arguments(posterior)
     return model, tuple(args), {} if kwargs is None else kwargs
 
 

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from numpyro.handlers import block, condition, seed, substitute, trace
-from numpyro.primitives import _PYRO_STACK
 
 from tsppl.recurrence.chunked import solve_chunked
 from tsppl.recurrence.fallback import finish
@@ -17,6 +15,7 @@ from tsppl.recurrence.implicit import differentiable
 from tsppl.recurrence.lanes import lanes_for, shift
 from tsppl.recurrence.lyapunov import error_bound, log_growth
 from tsppl.recurrence.sweeps import SWEEPS, solve_by_sweeps
+from tsppl.upstream import refusing_sites
 
 SOLVERS = ("auto", "scan", "chunked", *SWEEPS)
 
@@ -47,20 +46,16 @@ class _WithoutSites:
     f: Callable
 
     def __call__(self, carry, x):
-        depth = len(_PYRO_STACK)
-
-        def hide(site):
-            # A model that f evaluates by handlers of its own, as log_density does, is its own affair.
-            if any(isinstance(handler, (condition, seed, substitute, trace)) for handler in _PYRO_STACK[depth + 1 :]):
-                return True
-            raise ValueError(
-                f"f contains the NumPyro statement {site.get('name') or site['type']!r}, but is traced once for all steps: "
-                "draw before, as one site with a time axis, and pass it in xs (NonlinearDynamics does so under "
-                "TransformReparam), or take numpyro.contrib.control_flow.scan"
-            )
-
-        with block(hide_fn=hide):
+        with refusing_sites(_why_not):
             return self.f(carry, x)
+
+
+def _why_not(name):
+    return (
+        f"f contains the NumPyro statement {name!r}, but is traced once for all steps: draw before, as one site with a time "
+        "axis, and pass it in xs (NonlinearDynamics does so under TransformReparam), or take "
+        "numpyro.contrib.control_flow.scan"
+    )
 
 
 def deer_scan(

@@ -12,6 +12,7 @@ from numpyro.distributions.util import sum_rightmost
 from tsppl.distributions.linear_gaussian.linear_gaussian_chain import LinearGaussianChain
 from tsppl.messages.linear_gaussian.chain import chain_divergence
 from tsppl.messages.linear_gaussian.steps import AffineGaussian, Gaussian
+from tsppl.upstream import mask_of
 
 
 @kl_divergence.register(LinearGaussianChain, LinearGaussianChain)
@@ -38,7 +39,7 @@ def _holds_chain(distribution):
 
 def _entropy(distribution):
     if isinstance(distribution, MaskedDistribution):
-        return jnp.where(distribution._mask, _entropy(distribution.base_dist), 0)
+        return jnp.where(mask_of(distribution), _entropy(distribution.base_dist), 0)
     if isinstance(distribution, Independent):
         return sum_rightmost(_entropy(distribution.base_dist), distribution.reinterpreted_batch_ndims)
     return distribution.entropy()
@@ -47,12 +48,12 @@ def _entropy(distribution):
 def _masked_first(p, q):
     """``E[mask log p - log q]``: what is masked in ``p`` leaves the cross entropy."""
     divergence = kl_divergence(p.base_dist, q)
-    return divergence + jnp.where(p._mask, 0, _entropy(p.base_dist))
+    return divergence + jnp.where(mask_of(p), 0, _entropy(p.base_dist))
 
 
 def _masked_second(p, q):
     """``E[log p - mask log q]``: what is masked in ``q`` leaves the negative entropy."""
-    return jnp.where(q._mask, kl_divergence(p, q.base_dist), -_entropy(p))
+    return jnp.where(mask_of(q), kl_divergence(p, q.base_dist), -_entropy(p))
 
 
 def _independent_first(p, q):

@@ -4,7 +4,8 @@ from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
-from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+
+from tsppl.upstream import GIBBS_SITES_KWARG
 
 
 def without_values(kwargs):

@@ -15,6 +15,7 @@ from jax import random
 from tqdm.auto import tqdm
 
 from tsppl.inference.runs.program_reuse import compile_once
+from tsppl.upstream import collected, compile_run, hold_run, sample_field
 
 _STATE = "state.pkl"
 
@@ -80,7 +81,7 @@ def run_in_chunks(
             else:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "Some donated buffers")  # of no step at all, nothing is collected
-                    mcmc._compile(key, *args, **options)
+                    compile_run(mcmc, key, *args, **options)
                 state = mcmc.last_state
             while done < total:
                 warming = done < mcmc.num_warmup
@@ -89,7 +90,7 @@ def run_in_chunks(
                 mcmc.run(state.rng_key, *args, **options)
                 state = mcmc.last_state
                 if not warming:
-                    _write(path / _chunk_name(done - mcmc.num_warmup), _to_host(mcmc._states))
+                    _write(path / _chunk_name(done - mcmc.num_warmup), _to_host(collected(mcmc)))
                 done += mcmc.num_samples
                 _write(path / _STATE, {"settings": settings, "done": done, "state": _to_host(state)})
                 progress.set_description("warm-up" if done < mcmc.num_warmup else "draws")
@@ -97,10 +98,9 @@ def run_in_chunks(
             progress.set_description("draws")
     finally:
         mcmc.num_samples, mcmc.progress_bar, mcmc.post_warmup_state = whole, bar, None
-    mcmc._args, mcmc._kwargs, mcmc._last_state = args, kwargs, state
     states = _read(path, done - mcmc.num_warmup)
-    mcmc._states = jax.tree.map(lambda draws: jnp.asarray(draws[:, : whole // mcmc.thinning]), states)
-    mcmc._states_flat = None
+    states = jax.tree.map(lambda draws: jnp.asarray(draws[:, : whole // mcmc.thinning]), states)
+    hold_run(mcmc, args, kwargs, state, states)
     return mcmc
 
 
@@ -140,7 +140,7 @@ def _settings(mcmc, key, args, kwargs, chunk_size, extra_fields, init_params):
         "chunk_size": chunk_size,
         "extra_fields": tuple(extra_fields),
         "precision": "64 bits" if jax.config.jax_enable_x64 else "32 bits",
-        "field": mcmc._sample_field,
+        "field": sample_field(mcmc),
     }
 
 

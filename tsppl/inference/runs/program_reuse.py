@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from types import FunctionType
 
-import numpyro.util
+from tsppl.upstream import loops_kept
 
 
 @contextmanager
@@ -29,22 +29,8 @@ def compile_once():
     ...     for fold, y in enumerate(jnp.array([[1.0, 2.0, 3.0], [2.0, 2.0, 5.0]])):
     ...         mcmc.run(jax.random.key(fold), y)
     """
-    make, made = getattr(numpyro.util, "maybe_jit", None), {}
-    if make is None:  # a later NumPyro, which has to be looked at anew: runs are right, and compile one by one
+    with loops_kept(_what_it_is):
         yield
-        return
-
-    def make_once(function, **options):
-        key = _what_it_is(function), tuple(sorted(options.items()))
-        if key not in made:
-            made[key] = make(function, **options)
-        return made[key]
-
-    numpyro.util.maybe_jit = make_once
-    try:
-        yield
-    finally:
-        numpyro.util.maybe_jit = make
 
 
 def _what_it_is(value):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax, random
 from numpyro import handlers
-from numpyro.infer.gibbs import Gibbs
+from numpyro.infer import Gibbs
 from numpyro.primitives import Messenger
 from tqdm import tqdm
 
