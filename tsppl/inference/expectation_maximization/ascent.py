@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 from numpyro.distributions.transforms import biject_to
 
@@ -19,6 +18,8 @@ def climb(objective, values, constraints, *, num_steps=10):
     Returns:
         values at which the objective is at least as large as at the start: these themselves where no step helped.
     """
+    import optax  # slow to import, and seldom needed
+
     transforms = {name: biject_to(constraints[name]) for name in values}
 
     def constrain(free):

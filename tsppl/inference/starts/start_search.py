@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax, random
 from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
@@ -101,6 +100,8 @@ def find_starts(model, *args, num_starts=16, num_steps=500, step_size=0.05, star
 
     def objective(point):
         return potential_energy(model, args, kwargs, point)
+
+    import optax  # slow to import, and seldom needed
 
     climb = partial(_climb, objective, optax.adam(optax.cosine_decay_schedule(step_size, num_steps)), num_steps)
     begun, ended, best = jax.jit(jax.vmap(climb))(points)
