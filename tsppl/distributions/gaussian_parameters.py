@@ -28,7 +28,7 @@ def gaussian_parameters(noise, name="noise"):
         TypeError: if the distribution is not Gaussian.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
-    >>> from tsppl.distributions.gaussian_parameters import gaussian_parameters
+    >>> from tsppl.distributions import gaussian_parameters
     >>> loc, scale_tril = gaussian_parameters(dist.Normal(jnp.zeros(2), 3.0).to_event(1))
     >>> scale_tril.tolist()
     [[3.0, 0.0], [0.0, 3.0]]

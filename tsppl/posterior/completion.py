@@ -37,7 +37,7 @@ def complete(
         ValueError: if the model has no observed sequence and no masked site.
 
     >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
-    >>> from tsppl.forecast import complete
+    >>> from tsppl import complete
     >>> def model(y, mask):
     ...     rate = numpyro.sample("rate", dist.Gamma(2.0, 0.2).expand([2]).to_event(1))
     ...     transition_probs, emission = jnp.array([[0.9, 0.1], [0.1, 0.9]]), dist.Poisson(rate)

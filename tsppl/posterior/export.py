@@ -63,7 +63,7 @@ def to_arviz(
         ValueError: if labels in ``coords`` do not fit their axis, or draws do not fit the model.
 
     >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
-    >>> from tsppl.posterior.export import to_arviz
+    >>> from tsppl import to_arviz
     >>> def model(y):
     ...     rate = numpyro.sample("rate", dist.Gamma(2.0, 0.2).expand([2]).to_event(1))
     ...     transition_probs, emission = jnp.array([[0.9, 0.1], [0.1, 0.9]]), dist.Poisson(rate)

@@ -54,7 +54,7 @@ def forecast(
             ``T + num_steps`` steps with it.
 
     >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
-    >>> from tsppl.forecast import forecast
+    >>> from tsppl import forecast
     >>> def model(y):
     ...     rate = numpyro.sample("rate", dist.Gamma(2.0, 0.2).expand([2]).to_event(1))
     ...     transition_probs = jnp.array([[0.9, 0.1], [0.1, 0.9]])

@@ -9,7 +9,7 @@ from numpyro import handlers
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
-from tsppl import recurrence
+from tsppl import nn
 
 CELLS = ["gru", "lstm", "leaky_tanh", "minimal_gated"]
 
@@ -26,7 +26,7 @@ def lyapunov_exponent(cell, params, inputs, carry, key):
     flat, unravel = ravel_pytree(carry)
 
     def advance(flat, x):
-        return ravel_pytree(getattr(recurrence, f"{cell}_cell")(params, unravel(flat), x))[0]
+        return ravel_pytree(getattr(nn, f"{cell}_cell")(params, unravel(flat), x))[0]
 
     def step(loop, x):
         state, direction = jax.jvp(lambda flat: advance(flat, x), loop[:1], loop[1:])
@@ -40,7 +40,7 @@ def lyapunov_exponent(cell, params, inputs, carry, key):
 @pytest.mark.parametrize("cell", CELLS)
 def test_draws_have_the_shapes_of_the_cell_and_norms_below_the_bound(cell):
     params = draws(cell, 2, 5, 50, bound=0.8, recurrent_scale=3.0)
-    init = getattr(recurrence, f"init_{cell}_cell")(random.key(0), 2, 5)
+    init = getattr(nn, f"init_{cell}_cell")(random.key(0), 2, 5)
     assert jax.tree.map(lambda leaf: leaf.shape[1:], params) == jax.tree.map(jnp.shape, init)
     norms = jnp.linalg.norm(params["recurrent_weights"], ord=2, axis=(-2, -1))
     assert norms.max() < 0.8

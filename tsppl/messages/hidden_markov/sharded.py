@@ -44,7 +44,7 @@ def sharded_log_normalizer(
         ValueError: the devices cannot share the steps evenly, or time-varying transitions have not ``T`` rows.
 
     >>> import jax, jax.numpy as jnp
-    >>> from tsppl.messages.hidden_markov.sharded import sharded_log_normalizer
+    >>> from tsppl.messages import sharded_log_normalizer
     >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("time",))
     >>> uniform = jnp.log(jnp.full((2, 2), 0.5))
     >>> float(sharded_log_normalizer(uniform[0], uniform, jnp.zeros((4, 2)), mesh=mesh))

@@ -74,7 +74,7 @@ def sharded_kalman_log_likelihood(
 
     >>> import jax, jax.numpy as jnp
     >>> from tsppl.messages import AffineGaussian, Gaussian
-    >>> from tsppl.messages.linear_gaussian.sharded import sharded_kalman_log_likelihood
+    >>> from tsppl.messages import sharded_kalman_log_likelihood
     >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("time",))
     >>> one, zero = jnp.eye(1), jnp.zeros(1)
     >>> step = AffineGaussian(one, zero, one)
