@@ -1,0 +1,1 @@
+"""Series and tracks from data frames, lists and arrays with gaps; exported by ``tsppl``."""

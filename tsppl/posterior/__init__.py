@@ -1,0 +1,1 @@
+"""What people do after sampling, on draws and trees; exported by ``tsppl``."""
