@@ -8,17 +8,7 @@ from tsppl.posterior.draws import as_draws, map_draws
 from tsppl.sites.trace import checked_trace, replay, sequence_sites
 
 
-def complete(
-    key,
-    model,
-    posterior,
-    /,
-    *args,
-    batch_ndims=None,
-    num_draws=None,
-    batch_size=None,
-    **kwargs,
-):
+def complete(key, model, posterior, /, *args, batch_ndims=None, num_draws=None, batch_size=None, **kwargs):
     """Draw everything that was masked: missing steps and entries, ragged edges, and what follows the end of a series.
 
     Args:
@@ -37,7 +27,7 @@ def complete(
         ValueError: if the model has no observed sequence and no masked site.
 
     >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
-    >>> from tsppl.forecast import complete
+    >>> from tsppl import complete
     >>> def model(y, mask):
     ...     rate = numpyro.sample("rate", dist.Gamma(2.0, 0.2).expand([2]).to_event(1))
     ...     transition_probs, emission = jnp.array([[0.9, 0.1], [0.1, 0.9]]), dist.Poisson(rate)
