@@ -78,7 +78,7 @@ with compile_once():
         scores = []
         for num_seen in REFITS:
             mcmc.run(key, counts, num_states, num_seen)
-            terms = tsppl.log_likelihood(model, mcmc, counts, num_states, NUM_YEARS, kind="one-step")["counts"]
+            terms = tsppl.log_likelihood(key, model, mcmc, counts, num_states, NUM_YEARS, kind="one-step")["counts"]
             scores.append((terms, num_seen))
         futures[num_states] = tsppl.leave_future_out(scores, first=FIRST)
         print(f"{num_states} states, fit to all years in {seconds:.1f} s, {in_use[num_states]:.1f} visited")
