@@ -102,8 +102,8 @@ for form in ("mean", "intercept"):
     )  # fmt: skip
     mcmc.run(random.key(0), growth, len(growth), form=form)
     fits[form] = mcmc
-    terms = tsppl.log_likelihood(model, mcmc, growth, len(growth), form=form, kind="one-step")["growth"].terms
-    densities = np.asarray(terms).sum(-1)
+    scored = tsppl.log_likelihood(random.key(5), model, mcmc, growth, len(growth), form=form, kind="one-step")
+    densities = np.asarray(scored["growth"].terms).sum(-1)
     print(f"\n{form} form: log-likelihood over draws, mean {densities.mean():.1f}, largest {densities.max():.1f}")
     print(f"{'':28}{'mean':>8}{'sd':>8}{'5 %':>8}{'95 %':>8}{'R-hat':>8}")
     for name, row in summary(mcmc.get_samples(group_by_chain=True)).items():
@@ -176,8 +176,8 @@ estimates = {
     "weights": jnp.array([0.189474, 0.079344, 0.110944, 0.122251]),
 }  # fmt: skip
 one_draw = {name: jnp.asarray(value)[None] for name, value in estimates.items()}
-terms = tsppl.log_likelihood(filardo, one_draw, production, leading, kind="one-step", batch_ndims=1)["production"].terms
-print(f"\nFilardo's log-likelihood: published -586.5718, here {terms.sum():.4f}")
+scored = tsppl.log_likelihood(random.key(6), filardo, one_draw, production, leading, kind="one-step", batch_ndims=1)
+print(f"\nFilardo's log-likelihood: published -586.5718, here {scored['production'].terms.sum():.4f}")
 draws = one_draw
 if not quick:
     mcmc = MCMC(

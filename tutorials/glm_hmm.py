@@ -101,7 +101,8 @@ print(f"state found at {(probs.argmax(-1) == data.states[:, past]).mean():.0%} o
 single, _ = fit(1, num_chains=1)
 for name, fitted, num_states in (("three states", mcmc, 3), ("one state", single, 1)):
     held_out = (data.choices[:, new], data.stimulus[:, new], data.subject, num_states)
-    terms = tsppl.log_likelihood(model, fitted, *held_out, kind="one-step", num_draws=100)["choices"].terms
+    scored = tsppl.log_likelihood(random.key(2), model, fitted, *held_out, kind="one-step", num_draws=100)
+    terms = scored["choices"].terms
     scores = np.asarray(terms).reshape(-1, *terms.shape[-2:]).sum(-1)
     bits = (np.logaddexp.reduce(scores, 0) - np.log(len(scores))).sum() / data.choices[:, new].size / np.log(2) + 1
     print(f"held-out halves, {name}: {bits:.3f} bits per trial above a coin")

@@ -78,7 +78,7 @@ with compile_once():
         scores = []
         for num_seen in REFITS:
             mcmc.run(key, counts, num_states, num_seen)
-            terms = tsppl.log_likelihood(model, mcmc, counts, num_states, NUM_YEARS, kind="one-step")["counts"]
+            terms = tsppl.log_likelihood(key, model, mcmc, counts, num_states, NUM_YEARS, kind="one-step")["counts"]
             scores.append((terms, num_seen))
         futures[num_states] = tsppl.leave_future_out(scores, first=FIRST)
         print(f"{num_states} states, fit to all years in {seconds:.1f} s, {in_use[num_states]:.1f} visited")
@@ -101,7 +101,7 @@ for num_states, total, uncertain in zip(futures, behind.sum(1), error, strict=Tr
     print(f"future years, {num_states} states: {total:.1f} nats from the best, standard error {uncertain:.1f}")
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
-plot_model_scores(comparison, axes=axes[0])
+plot_model_scores(comparison, ax=axes[0])
 axes[0].set_title("a year left out, given all others")
 axes[1].errorbar(list(futures), behind.sum(1), error, fmt="o-", color="black", linewidth=0.8, capsize=4)
 axes[1].axhline(0.0, color="0.6", linestyle=":", linewidth=1)

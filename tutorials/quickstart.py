@@ -84,7 +84,7 @@ print("forecast 2007 to 2016, median:", np.median(forecast, axis=(0, 1)).astype(
 # %%
 # One figure: counts with the decoded level and the forecast band above, state probabilities below.
 
-figure = plot_decoded_series(
+axes = plot_decoded_series(
     years,
     counts,
     state_probs,
@@ -95,5 +95,5 @@ figure = plot_decoded_series(
     ylabel="major earthquakes a year",
 )
 path = Path("quickstart.png")
-figure.savefig(path, dpi=150)
+axes[0].figure.savefig(path, dpi=150)
 print(f"figure: {path.resolve()}")

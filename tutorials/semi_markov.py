@@ -95,7 +95,8 @@ for name, row in summary({name: draws[name] for name in TRUTH}).items():
 # Which model predicts the next step better, and which finds the states.
 
 for model, mcmc in fits.items():
-    terms = tsppl.log_likelihood(model, mcmc, speed, num_steps, kind="one-step", num_draws=50)["speed"].terms
+    scored = tsppl.log_likelihood(random.key(2), model, mcmc, speed, num_steps, kind="one-step", num_draws=50)
+    terms = scored["speed"].terms
     probs = tsppl.posterior_latents(random.key(2), model, mcmc, speed, num_steps, what="marginals", num_draws=50)
     probs = np.asarray(probs["speed"]["state_probs"]).reshape(-1, num_steps, 2).mean(0)
     found = (probs.argmax(-1) == states).mean()

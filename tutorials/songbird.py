@@ -157,7 +157,7 @@ print(
 # %%
 # The raster of the last draw: neurons as they came, and sorted by type and mean offset. Two sequences take turns.
 
-figure = plot_sequence_raster(
+axes = plot_sequence_raster(
     times,
     neurons,
     last["spikes_labels"],
@@ -167,5 +167,5 @@ figure = plot_sequence_raster(
     event_times=np.asarray(events.time[-1]),
 )
 path = Path("songbird.png")
-figure.savefig(path, dpi=150)
+axes[0].figure.savefig(path, dpi=150)
 print(f"\nfigure: {path.resolve()}")

@@ -274,6 +274,49 @@ def test_series_grow_at_their_own_end():
     assert grown.tolist() == [[1, 2, 3, 4, 8, 9], [1, 2, 8, 9, 0, 0]]
 
 
+LEVELS = 10.0 * jnp.arange(9.0).reshape(3, 3)
+
+
+def still_series(num_steps, **options):
+    """Three states that never change, seen in three channels with hardly any noise."""
+    emission = dist.Normal(LEVELS, 1e-3).to_event(1)
+    return tsd.HiddenMarkov(jnp.ones(3) / 3, jnp.eye(3), emission, num_steps=num_steps, **options)
+
+
+def latent_levels(y, num_steps, lengths=None):
+    numpyro.sample("unused", dist.Normal(0.0, 1.0))
+    with numpyro.plate("series", 3):
+        x = numpyro.sample("x", still_series(num_steps, lengths=lengths))
+        numpyro.sample("y", dist.Normal(10 * x, 1e-3).to_event(2), obs=y)
+
+
+def observed_levels(y, num_steps, mask):
+    numpyro.sample("unused", dist.Normal(0.0, 1.0))
+    with numpyro.plate("series", 3):
+        numpyro.sample("y", still_series(num_steps, mask=mask), obs=y)
+
+
+@pytest.mark.parametrize("with_future", [False, True])
+def test_time_is_told_from_batch_and_event_axes_of_the_same_length(key, with_future):
+    """Three series of three steps in three channels, and three steps ahead: each series stays at its own level."""
+    y = jnp.broadcast_to(LEVELS[:, None], (3, 3, 3))
+    future = {"y": None, "num_steps": 6, "mask": None} if with_future else None
+    mask = np.ones((3, 3, 3), bool)
+    ahead = forecast(key, observed_levels, {"unused": np.zeros(2)}, 3, y, 3, mask, future=future)["y"]
+    assert ahead["states"].tolist() == [[[0] * 3, [1] * 3, [2] * 3]] * 2
+    assert np.abs(ahead["value"] - y).max() < 0.01
+
+
+@pytest.mark.parametrize("lengths", [None, np.array([3, 1, 2])], ids=["whole", "ragged"])
+def test_what_is_downstream_goes_on_where_its_series_ends(key, lengths):
+    x = jnp.broadcast_to(LEVELS[:, None], (3, 3, 3))
+    draws = {"unused": np.zeros(2), "x": jnp.stack([x, x])}
+    future = {"y": None, "num_steps": 6}
+    ahead = forecast(key, latent_levels, draws, 3, 10 * x, 3, lengths, future=future)
+    assert np.abs(ahead["x"]["value"] - x).max() < 0.01
+    assert np.abs(ahead["y"]["value"] - 10 * x).max() < 0.1
+
+
 @pytest.mark.parametrize("given", ["mask", "known_states"])
 def test_the_past_stays_as_observed_where_the_future_says_nothing_of_it(given):
     """Fillers of masked steps are not taken for data, nor labels forgotten, when ``future`` has None in their place."""

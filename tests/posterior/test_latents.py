@@ -76,7 +76,7 @@ def test_batches_change_nothing_and_padding_draws_are_dropped(key):
     assert (whole == batched).all()
 
 
-def test_default_batches_are_bounded_and_large_results_announced(key, monkeypatch, capsys):
+def test_default_batches_are_bounded_and_large_results_announced(key, monkeypatch, caplog):
     batches = []
     looped = draws_module.lax.map
     monkeypatch.setattr(draws_module, "BATCH_BYTES", 5000)
@@ -86,7 +86,7 @@ def test_default_batches_are_bounded_and_large_results_announced(key, monkeypatc
     )
     posterior_latents(key, poisson_sessions, DRAWS, COUNTS, what="mode")
     assert batches[0] > 1
-    assert "posterior_latents: the result takes" in capsys.readouterr().out
+    assert "posterior_latents: the result takes" in caplog.text
 
 
 def test_thinning_takes_as_many_draws_from_each_chain(key):

@@ -22,7 +22,7 @@ MASK[0, 2] = MASK[2, :2] = False
 
 @pytest.mark.smoke
 def test_left_out_terms_equal_those_of_the_distribution():
-    answer = log_likelihood(poisson_sessions, DRAWS, COUNTS, LENGTHS, MASK)["counts"]
+    answer = log_likelihood(None, poisson_sessions, DRAWS, COUNTS, LENGTHS, MASK)["counts"]
     assert answer.terms.shape == (2, 3, 3, NUM_STEPS)
     expected = jax.jit(
         jax.vmap(lambda draw: session_series(draw, mask=MASK, lengths=LENGTHS).log_prob_left_out(jnp.asarray(COUNTS)))
@@ -35,7 +35,7 @@ def test_left_out_terms_equal_those_of_the_distribution():
 
 def test_one_step_terms_of_held_out_data_sum_to_its_log_likelihood():
     held_out = np.array([[3, 1, 0, 9, 8, 8], [0, 0, 0, 1, 5, 7]])
-    terms = log_likelihood(poisson_sessions, FLAT, held_out, kind="one-step", batch_size=4)["counts"].terms
+    terms = log_likelihood(None, poisson_sessions, FLAT, held_out, kind="one-step", batch_size=4)["counts"].terms
     expected = numpyro_log_likelihood(poisson_sessions, jax.tree.map(jnp.asarray, FLAT), held_out)["counts"]
     assert_allclose(terms.sum(-1), expected)
 
@@ -53,7 +53,7 @@ def mixed_model(counts, weights):
 
 def test_wrappers_and_plain_sites():
     draws = {"rate": np.array([[1.0, 9.0], [2.0, 7.0]])}
-    answers = log_likelihood(mixed_model, draws, COUNTS, jnp.array([1.5, jnp.nan]))
+    answers = log_likelihood(None, mixed_model, draws, COUNTS, jnp.array([1.5, jnp.nan]))
     assert set(answers) == {"counts", "weights", "paths"}
     assert answers["paths"].scored.tolist() == [[False, False], [True, True]]
     assert_allclose(answers["paths"].terms, np.log(0.5) * jnp.broadcast_to(answers["paths"].scored, (2, 2, 2)))
@@ -77,7 +77,7 @@ def test_masked_out_series_may_hold_anything():
 
     counts = COUNTS.astype(float)
     counts[1] = np.nan
-    terms = log_likelihood(model, {"rate": np.array([[1.0, 9.0]])}, counts)["counts"].terms
+    terms = log_likelihood(None, model, {"rate": np.array([[1.0, 9.0]])}, counts)["counts"].terms
     assert jnp.isfinite(terms).all()
 
 
@@ -92,8 +92,8 @@ def test_what_has_no_exact_terms_says_so():
 
     draws = {"rate": np.array([[1.0, 9.0]])}
     with pytest.raises(NotImplementedError, match="site 'counts': WithoutLeftOut has no exact left-out terms"):
-        log_likelihood(model, draws, COUNTS[0])
+        log_likelihood(None, model, draws, COUNTS[0])
     with pytest.raises(ValueError, match="kind is 'loo'; it must be one of 'left-out', 'one-step'"):
-        log_likelihood(model, draws, COUNTS[0], kind="loo")
-    with pytest.raises(ValueError, match="pass key="):
-        log_likelihood(model, (lambda counts: None, {}), COUNTS[0])
+        log_likelihood(None, model, draws, COUNTS[0], kind="loo")
+    with pytest.raises(ValueError, match="key is None, and draws from a guide need a random key"):
+        log_likelihood(None, model, (lambda counts: None, {}), COUNTS[0])

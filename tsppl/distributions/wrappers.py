@@ -49,18 +49,21 @@ def unwrap(fn):
     return fn, None
 
 
-def leaf_of(distribution):
-    """The distribution inside ``Independent``."""
-    while isinstance(distribution, dist.Independent):
+def peel(distribution, *wrappers):
+    """The distribution inside wrappers of the given classes, as it was made; :func:`unwrap` gives it the full batch."""
+    while isinstance(distribution, wrappers):
         distribution = distribution.base_dist
     return distribution
+
+
+def leaf_of(distribution):
+    """The distribution inside ``Independent``."""
+    return peel(distribution, dist.Independent)
 
 
 def innermost(distribution):
     """The distribution inside ``Independent`` and ``ExpandedDistribution``; its arrays broadcast to the batch."""
-    while isinstance(distribution, dist.Independent | dist.ExpandedDistribution):
-        distribution = distribution.base_dist
-    return distribution
+    return peel(distribution, dist.Independent, dist.ExpandedDistribution)
 
 
 def rewrap(distribution, leaf):

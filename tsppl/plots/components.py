@@ -1,7 +1,8 @@
 """The components of a series, each in a panel of its own, with bands over draws; and what comes next, as a fan."""
 
-import matplotlib.pyplot as plt
 import numpy as np
+
+from tsppl.plots.panels import fan, one_panel, panels
 
 
 def plot_components(times, components, *, observed=None, ylabel=None, axes=None):
@@ -23,14 +24,12 @@ def plot_components(times, components, *, observed=None, ylabel=None, axes=None)
     >>> [ax.get_title(loc="left") for ax in plot_components(np.arange(8), {"level": draws, "seasonal": draws})]
     ['level', 'seasonal']
     """
-    if axes is None:
-        size = (9, 1.2 + 1.6 * len(components))
-        axes = plt.subplots(len(components), 1, figsize=size, sharex=True, squeeze=False, layout="constrained")[1][:, 0]
+    axes = panels(axes, (len(components), 1), (9, 1.2 + 1.6 * len(components)), sharex=True)
     times = np.asarray(times)
     for number, (ax, (name, draws)) in enumerate(zip(axes, components.items(), strict=True)):
         if number == 0 and observed is not None:
             ax.plot(times, observed, ".", color="0.55", markersize=3, label="observed")
-        _fan(ax, times, draws, color="tab:blue")
+        fan(ax, times, draws, color="tab:blue")
         ax.set_title(name, loc="left", fontsize="medium")
         ax.set_ylabel(ylabel)
         ax.margins(x=0)
@@ -58,22 +57,13 @@ def plot_forecast(times, draws, *, history=None, observed=None, ylabel="value", 
     >>> plot_forecast([5, 6], np.random.default_rng(0).normal(size=(50, 2)), ylabel="counts").get_ylabel()
     'counts'
     """
-    ax = plt.subplots(figsize=(9, 3.2), layout="constrained")[1] if ax is None else ax
+    ax = one_panel(ax, (9, 3.2))
     if history is not None:
         ax.plot(*history, color="0.35", linewidth=1, marker=".", markersize=3, label="observed")
-    _fan(ax, np.asarray(times), draws, color="tab:red")
+    fan(ax, np.asarray(times), draws, color="tab:red")
     if observed is not None:
         ax.plot(times, observed, "x", color="black", markersize=4, label="what came")
     ax.set_ylabel(ylabel)
     ax.margins(x=0)
     ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=5, fontsize="small", frameon=False)
     return ax
-
-
-def _fan(ax, times, draws, color):
-    draws = np.asarray(draws)
-    draws = draws.reshape(-1, draws.shape[-1])
-    lowest, low, middle, high, highest = np.quantile(draws, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
-    ax.fill_between(times, lowest, highest, color=color, alpha=0.2, linewidth=0, label="90 %")
-    ax.fill_between(times, low, high, color=color, alpha=0.35, linewidth=0, label="50 %")
-    ax.plot(times, middle, color=color, linewidth=1.3, label="median")

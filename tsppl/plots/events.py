@@ -1,8 +1,10 @@
 """Spikes before and after they were sorted into sequences."""
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
+
+from tsppl.plots.panels import panels
 
 SHADES = (("#08306b", "#4a90c9"), ("#b2182b", "#f08a5d"), ("#00441b", "#5aae61"), ("#40004b", "#9970ab"))
 SILENT_SHARE = 0.2
@@ -34,7 +36,9 @@ def sort_neurons(neuron_probs, offsets):
     return order, groups[order]
 
 
-def plot_sequence_raster(times, neurons, labels, types, neuron_probs, offsets, *, event_times=None, unit="s"):
+def plot_sequence_raster(
+    times, neurons, labels, types, neuron_probs, offsets, *, event_times=None, unit="s", axes=None
+):
     """Draw spikes as they came, and below with neurons sorted and spikes coloured by the sequence they belong to.
 
     The lower panel sorts neurons by :func:`sort_neurons`. Each type of sequence has a colour, in a dark and a light shade
@@ -49,9 +53,10 @@ def plot_sequence_raster(times, neurons, labels, types, neuron_probs, offsets, *
         offsets: ``(R, M)``, in the unit of times.
         event_times: ``(K,)`` or longer: starts, drawn as triangles above the lower panel.
         unit: unit of time, for the label.
+        axes: two Matplotlib axes to draw on, the upper one first; new ones if None.
 
     Returns:
-        the Matplotlib figure.
+        the two Matplotlib axes.
 
     Source:
         After figure 4 of A. H. Williams, A. Degleris, Y. Wang and S. W. Linderman, "Point process models for sequence
@@ -60,15 +65,15 @@ def plot_sequence_raster(times, neurons, labels, types, neuron_probs, offsets, *
     >>> import numpy as np
     >>> from tsppl.plots import plot_sequence_raster
     >>> probs, offsets = np.full((1, 2), 0.5), np.array([[0.0, 0.3]])
-    >>> figure = plot_sequence_raster([0.1, 0.5, 2.0], [0, 1, 0], [0, 0, -1], [0], probs, offsets)
-    >>> len(figure.axes)
-    2
+    >>> axes = plot_sequence_raster([0.1, 0.5, 2.0], [0, 1, 0], [0, 0, -1], [0], probs, offsets)
+    >>> axes[1].get_xlabel()
+    'time (s)'
     """
     times, neurons, labels, types = map(np.asarray, (times, neurons, labels, types))
     order, groups = sort_neurons(neuron_probs, offsets)
     num_neurons, num_sequences = len(order), labels.max(initial=-1) + 1
     row = np.argsort(order)[neurons]
-    figure, (above, below) = plt.subplots(2, 1, figsize=(9, 7), sharex=True, layout="constrained")
+    above, below = axes = panels(axes, (2, 1), (9, 7), sharex=True)
     above.scatter(times, neurons, s=5, color="black", linewidth=0)
     above.set(ylabel="neuron", title="spikes, neurons as they came", ylim=(-1.5, num_neurons + 0.5))
 
@@ -87,20 +92,12 @@ def plot_sequence_raster(times, neurons, labels, types, neuron_probs, offsets, *
             below.axhline(rows[0] - 0.5, color="0.4", linewidth=0.6)
         name = "in few\nsequences" if group < 0 else f"type {group + 1}"
         below.text(1.01, rows.mean(), name, transform=below.get_yaxis_transform(), va="center", fontsize="small")
-    handles = [
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker="o",
-            color=SHADES[kind % len(SHADES)][0],
-            label=f"type {kind + 1}: {number} sequences",
-        )
+    marks = [
+        ("o", SHADES[kind % len(SHADES)][0], f"type {kind + 1}: {number} sequences")
         for kind, number in enumerate(numbers)
     ]
-    handles.append(
-        Line2D([], [], linestyle="", marker=".", color="0.6", label=f"background: {is_background.sum()} spikes")
-    )
+    marks.append((".", "0.6", f"background: {is_background.sum()} spikes"))
+    handles = [Line2D([], [], linestyle="", marker=mark, color=color, label=label) for mark, color, label in marks]
     below.legend(
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, fontsize="small", frameon=False
     )
@@ -110,7 +107,7 @@ def plot_sequence_raster(times, neurons, labels, types, neuron_probs, offsets, *
         ylim=(-1.5, num_neurons + 0.5),
     )
     below.set_title("the same spikes, sorted into sequences", pad=14)
-    return figure
+    return axes
 
 
 def _colors(times, labels, types, num_sequences):
@@ -120,5 +117,5 @@ def _colors(times, labels, types, num_sequences):
     for kind in np.unique(types[:num_sequences]):
         own = np.flatnonzero(types[:num_sequences] == kind)
         for rank, sequence in enumerate(own[np.argsort(np.take(middles, own))]):
-            colors[sequence] = plt.matplotlib.colors.to_rgba(SHADES[kind % len(SHADES)][rank % 2])
+            colors[sequence] = to_rgba(SHADES[kind % len(SHADES)][rank % 2])
     return colors

@@ -1,8 +1,9 @@
 """Are the pseudo-residuals of a series normal and independent?"""
 
-import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
+
+from tsppl.plots.panels import panels
 
 
 def plot_pseudo_residuals(normal, *, largest_lag=25, name="series", axes=None):
@@ -24,8 +25,7 @@ def plot_pseudo_residuals(normal, *, largest_lag=25, name="series", axes=None):
     >>> axes[1].get_xlabel()
     'lag (steps)'
     """
-    if axes is None:
-        axes = plt.subplots(1, 2, figsize=(8.5, 3.6), layout="constrained")[1]
+    axes = panels(axes, (1, 2), (8.5, 3.6))
     normal = np.asarray(normal, float)
     rows = normal.reshape(-1, normal.shape[-1])
     found = np.sort(rows[np.isfinite(rows)])

@@ -1,7 +1,8 @@
 """The probability of one hidden state over time, beside what others say of it."""
 
-import matplotlib.pyplot as plt
 import numpy as np
+
+from tsppl.plots.panels import one_panel
 
 
 def plot_regime_probability(
@@ -26,7 +27,7 @@ def plot_regime_probability(
     >>> plot_regime_probability([0, 1, 2], [0.1, 0.8, 0.9], filtered=[0.1, 0.5, 0.9], name="recession").get_ylabel()
     'probability of recession'
     """
-    ax = plt.subplots(figsize=(9, 2.8), layout="constrained")[1] if ax is None else ax
+    ax = one_panel(ax, (9, 2.8))
     times = np.asarray(times)
     ax.set_xlim(times[0], times[-1])
     for number, (begin, end) in enumerate(shaded):

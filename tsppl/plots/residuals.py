@@ -1,8 +1,9 @@
 """Are the residuals of a point process those of the true one?"""
 
-import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
+
+from tsppl.plots.panels import one_panel
 
 
 def plot_residuals(residuals, *, level=0.95, ax=None):
@@ -18,15 +19,15 @@ def plot_residuals(residuals, *, level=0.95, ax=None):
         ax: Matplotlib axes to draw on; new ones if None.
 
     Returns:
-        the Matplotlib figure.
+        the Matplotlib axes.
 
     Raises:
         ValueError: if residuals are no vector, or one is negative.
 
     >>> import numpy as np
     >>> from tsppl.plots import plot_residuals
-    >>> figure = plot_residuals(np.random.default_rng(0).exponential(size=200))
-    >>> figure.axes[0].get_xlabel()
+    >>> ax = plot_residuals(np.random.default_rng(0).exponential(size=200))
+    >>> ax.get_xlabel()
     'expected quantile of 1 - exp(-residual)'
     """
     residuals = np.asarray(residuals, float)
@@ -37,7 +38,7 @@ def plot_residuals(residuals, *, level=0.95, ax=None):
     size = len(residuals)
     expected, found = (np.arange(size) + 0.5) / size, np.sort(-np.expm1(-residuals))
     reach = stats.kstwo.ppf(level, size)
-    figure, ax = (ax.figure, ax) if ax is not None else plt.subplots(figsize=(4.5, 4.5), layout="constrained")
+    ax = one_panel(ax, (4.5, 4.5))
     diagonal = np.array([0.0, 1.0])
     ax.fill_between(
         diagonal, diagonal - reach, diagonal + reach, color="0.85", linewidth=0, label=f"{level:.0%} band, true process"
@@ -54,4 +55,4 @@ def plot_residuals(residuals, *, level=0.95, ax=None):
         ylabel="found quantile of 1 - exp(-residual)",
     )
     ax.legend(loc="upper left", fontsize="small")
-    return figure
+    return ax

@@ -1,12 +1,15 @@
 """A series above the probabilities of its hidden states, with a forecast band."""
 
-import matplotlib.pyplot as plt
 import numpy as np
+
+from tsppl.plots.panels import fan, panels
+from tsppl.plots.states import state_colors
 
 
 def plot_decoded_series(
-    times, values, state_probs, *, state_names=None, state_levels=None, future_times=None, forecast=None, ylabel="value"
-):
+    times, values, state_probs, *, state_names=None, state_levels=None, future_times=None, forecast=None,
+    ylabel="value", axes=None,
+):  # fmt: skip
     """Draw a scalar series with its hidden states and, if given, what comes next.
 
     The upper panel shows the observations, the level of the most probable state at each step, and the forecast as its
@@ -21,23 +24,21 @@ def plot_decoded_series(
         future_times: ``(h,)``, times of the forecast.
         forecast: draws ``(..., h)``.
         ylabel: label of the upper panel.
+        axes: two Matplotlib axes to draw on, the upper one first; new ones if None.
 
     Returns:
-        the Matplotlib figure.
+        the two Matplotlib axes.
 
     >>> import numpy as np
     >>> from tsppl.plots import plot_decoded_series
-    >>> figure = plot_decoded_series(np.arange(3), [1, 5, 6], [[0.9, 0.1], [0.2, 0.8], [0.1, 0.9]])
-    >>> len(figure.axes)
-    2
+    >>> axes = plot_decoded_series(np.arange(3), [1, 5, 6], [[0.9, 0.1], [0.2, 0.8], [0.1, 0.9]])
+    >>> axes[1].get_ylabel()
+    'state probability'
     """
     times, values, state_probs = np.asarray(times), np.asarray(values), np.asarray(state_probs)
     num_states = state_probs.shape[-1]
     names = state_names or [f"state {state}" for state in range(num_states)]
-    colors = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, num_states))
-    figure, (above, below) = plt.subplots(
-        2, 1, figsize=(9, 5.5), sharex=True, height_ratios=[2.4, 1], layout="constrained"
-    )
+    above, below = axes = panels(axes, (2, 1), (9, 5.5), sharex=True, height_ratios=[2.4, 1])
     above.plot(times, values, color="0.35", linewidth=0.8, marker="o", markersize=3, label="observed")
     if state_levels is not None:
         most_probable = state_probs.argmax(-1)
@@ -49,18 +50,10 @@ def plot_decoded_series(
             label="mean of most probable state",
         )
     if forecast is not None:
-        _draw_band(above, np.asarray(future_times), np.asarray(forecast))
+        fan(above, np.asarray(future_times), forecast, color="tab:red", of="forecast, ")
     above.set_ylabel(ylabel)
     above.legend(loc="upper right", fontsize="small", ncols=2)
-    below.stackplot(times, state_probs.T, labels=names, colors=colors, step="mid")
+    below.stackplot(times, state_probs.T, labels=names, colors=state_colors(num_states), step="mid")
     below.set(ylim=(0, 1), ylabel="state probability")
     below.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
-    return figure
-
-
-def _draw_band(axes, times, draws):
-    draws = draws.reshape(-1, draws.shape[-1])
-    lowest, low, middle, high, highest = np.quantile(draws, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
-    axes.fill_between(times, lowest, highest, color="tab:red", alpha=0.18, linewidth=0, label="forecast, 90 %")
-    axes.fill_between(times, low, high, color="tab:red", alpha=0.3, linewidth=0, label="forecast, 50 %")
-    axes.plot(times, middle, color="tab:red", label="forecast, median")
+    return axes

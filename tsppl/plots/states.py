@@ -3,6 +3,8 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
+from tsppl.plots.panels import one_panel, panels
+
 STYLES = ("-", "--", ":", "-.")
 LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 
@@ -37,7 +39,7 @@ def plot_state_densities(values, grid, densities, *, weights=None, names=None, x
     ... ).get_xlabel()
     'speed (m/s)'
     """
-    ax = plt.subplots(figsize=(4.5, 3.2), layout="constrained")[1] if ax is None else ax
+    ax = one_panel(ax, (4.5, 3.2))
     values, densities = np.asarray(values), np.asarray(densities)
     num_states = densities.shape[-2]
     weights = np.full(num_states, 1 / num_states) if weights is None else np.asarray(weights)
@@ -74,9 +76,7 @@ def plot_dwell_times(stays, *, simulated=None, label="decoded", names=None, unit
     >>> axes[0].get_title()
     'state 0: 3 stays'
     """
-    if axes is None:
-        size = (1 + 3.2 * len(stays), 3.0)
-        axes = plt.subplots(1, len(stays), figsize=size, squeeze=False, layout="constrained")[1][0]
+    axes = panels(axes, (1, len(stays)), (1 + 3.2 * len(stays), 3.0))
     names = names or [f"state {state}" for state in range(len(stays))]
     for state, (ax, name, color) in enumerate(zip(axes, names, state_colors(len(stays)), strict=True)):
         own = np.asarray(stays[state])
@@ -115,7 +115,7 @@ def plot_transition_curves(grid, probs, *, names=None, xlabel="covariate", value
     >>> len(plot_transition_curves(np.arange(5), probs, xlabel="temperature (C)").get_lines())
     2
     """
-    ax = plt.subplots(figsize=(4.5, 3.2), layout="constrained")[1] if ax is None else ax
+    ax = one_panel(ax, (4.5, 3.2))
     probs = np.asarray(probs)
     num_states = probs.shape[-1]
     probs = probs.reshape(-1, *probs.shape[-3:])
@@ -154,7 +154,7 @@ def plot_transition_graph(transition_probs, *, names=None, shares=None, smallest
     >>> [text.get_text() for text in ax.texts if text.get_text()]
     ['0.10', '0.40', 'rest\\nstays 0.90', 'travel\\nstays 0.60']
     """
-    ax = plt.subplots(figsize=(4.2, 4.0), layout="constrained")[1] if ax is None else ax
+    ax = one_panel(ax, (4.2, 4.0))
     probs = np.asarray(transition_probs)
     num_states = len(probs)
     names = names or [f"state {state}" for state in range(num_states)]

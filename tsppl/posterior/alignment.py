@@ -6,27 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 from numpyro.infer import MCMC
-from scipy.optimize import linear_sum_assignment
 
 from tsppl.posterior.draws import as_draws, is_tree, map_draws, model_and_arguments, tree_groups, with_groups
 from tsppl.sites.state_axes import state_axes
-from tsppl.sites.trace import abstract_sites, latent_sites, replay
+from tsppl.sites.trace import abstract_sites, latent_sites, log_probs, replay
 
 NUM_STARTS = 8
 START_DRAWS = 200
 MAX_ROUNDS = 50
 
 
-def align_labels(
-    tree_or_draws,
-    model=None,
-    args=(),
-    kwargs=None,
-    *,
-    state_dims=None,
-    reference=None,
-    batch_ndims=None,
-):
+def align_labels(tree_or_draws, model=None, args=(), kwargs=None, *, state_dims=None, reference=None, batch_ndims=None):
     """Relabel the states of every draw, so that a state means the same over draws and chains.
 
     One permutation for each draw moves all state axes together: the one that brings the parameters of the states
@@ -213,6 +203,8 @@ def _iterate(features, reference, *, fixed):
 
 
 def _match(features, reference):
+    from scipy.optimize import linear_sum_assignment
+
     cost = (features**2).sum(-1)[:, None, :] - 2 * np.einsum("lf,nkf->nlk", reference, features)
     return np.stack([linear_sum_assignment(one)[1] for one in cost])
 
@@ -238,10 +230,10 @@ def _verify(model, args, kwargs, before, after, moved, axes_of, num_states):
 
     def evaluate(key, draw):
         trace = replay(key, model, draw, args, kwargs)
-        log_probs = {n: s["fn"].log_prob(s["value"]) for n, s in trace.items() if s["type"] == "sample"}
+        densities = log_probs(trace)
         return {
-            "log_prob": {name: array.sum() for name, array in log_probs.items()},
-            "size": {name: jnp.abs(array).sum() for name, array in log_probs.items()},
+            "log_prob": {name: array.sum() for name, array in densities.items()},
+            "size": {name: jnp.abs(array).sum() for name, array in densities.items()},
             "deterministic": {n: s["value"] for n, s in trace.items() if s["type"] == "deterministic" and n in before},
         }
 

@@ -1,7 +1,6 @@
 """Names of the axes of every variable of a tree."""
 
 import numpy as np
-import xarray as xr
 
 
 class AxisNames:
@@ -22,14 +21,12 @@ class AxisNames:
 
     def add_sequence(self, name, site):
         """Names of the axes of a sequence site: batch, time and channel."""
-        event_dim = site.distribution.event_dim
-        batch_ndim = site.value.ndim - event_dim
-        batch = ["sequence"]
-        if batch_ndim > 1:
-            batch = [site.plates.get(axis - batch_ndim, f"sequence_{axis}") for axis in range(batch_ndim)]
+        axes = site.axes
+        plates = {axis: plate for plate, axis in axes.plates.items()}
+        batch = ["sequence"] if len(axes.batch) == 1 else [plates.get(i, f"sequence_{i}") for i in axes.batch]
         channel = "channel" if site.observed else "latent"
-        channels = [channel] if event_dim == 2 else [f"{channel}_{axis}" for axis in range(event_dim - 1)]
-        preferred = batch[:batch_ndim] + ["time"] + channels
+        channels = [channel] if len(axes.event) == 1 else [f"{channel}_{i}" for i in range(len(axes.event))]
+        preferred = [*batch, "time", *channels]
         given = self.dims.get(name, [])
         axes = zip(preferred[len(given) :], site.value.shape[len(given) :], strict=True)
         self.dims[name] = given + [self.claim(axis, size, name) for axis, size in axes]
@@ -77,9 +74,11 @@ class AxisNames:
 
     def dataset(self, arrays, lead=("chain", "draw")):
         """Dataset of arrays whose first axes are ``lead``."""
+        from xarray import Dataset
+
         variables = {}
         for name, array in arrays.items():
             array = np.asarray(array)
             variables[name] = ([*lead, *self.of(name, array.ndim - len(lead))], array)
         sizes = {axis: size for axes, array in variables.values() for axis, size in zip(axes, array.shape, strict=True)}
-        return xr.Dataset(variables, coords={axis: self.labels(axis, size) for axis, size in sizes.items()})
+        return Dataset(variables, coords={axis: self.labels(axis, size) for axis, size in sizes.items()})

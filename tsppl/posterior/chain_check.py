@@ -11,7 +11,7 @@ from tsppl.posterior.latents import draw_latents
 from tsppl.posterior.scoring import observed_sites, pointwise_terms
 from tsppl.posterior.stacking import left_out_densities, stacking_weights
 from tsppl.posterior.stays import dwell_times
-from tsppl.sites.trace import checked_trace, latent_sites, replay, sequence_sites
+from tsppl.sites.trace import checked_trace, latent_sites, log_probs, replay, sequence_sites
 
 _SEPARATE = 2.0
 _RARE = 0.01
@@ -98,9 +98,7 @@ def check_chains(posterior, model=None, args=(), kwargs=None, *, num_draws=400, 
         )
 
     def log_density(key, draw):
-        trace = replay(key, model, draw, args, kwargs)
-        terms = [site["fn"].log_prob(site["value"]) for site in trace.values() if site["type"] == "sample"]
-        return sum(jnp.sum(term) for term in terms)
+        return sum(map(jnp.sum, log_probs(replay(key, model, draw, args, kwargs)).values()))
 
     densities = np.asarray(map_draws(log_density, random.key(0), draws, label="check_chains"))
     level, spread = densities.mean(1), densities.std(1)
@@ -222,7 +220,7 @@ def _narrowest(site):
         return jnp.inf
     entries = distribution.observed_entries()
     value, entries = jnp.broadcast_arrays(site.value, True if entries is None else entries)
-    axes = tuple(range(value.ndim - distribution.event_dim + 1))
+    axes = tuple(range(site.axes.time + 1))
     scale = jnp.std(value, axes, where=entries)
     try:
         return jnp.min(jnp.sqrt(emission.variance) / scale)

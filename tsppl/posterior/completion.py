@@ -8,17 +8,7 @@ from tsppl.posterior.draws import as_draws, map_draws
 from tsppl.sites.trace import checked_trace, replay, sequence_sites
 
 
-def complete(
-    key,
-    model,
-    posterior,
-    /,
-    *args,
-    batch_ndims=None,
-    num_draws=None,
-    batch_size=None,
-    **kwargs,
-):
+def complete(key, model, posterior, /, *args, batch_ndims=None, num_draws=None, batch_size=None, **kwargs):
     """Draw everything that was masked: missing steps and entries, ragged edges, and what follows the end of a series.
 
     Args:

@@ -1,5 +1,6 @@
 """Posteriors in whatever form people hold them, as one dict of draws; and functions of a draw, mapped in batches."""
 
+import logging
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -193,7 +194,7 @@ def map_draws(function, key, draws, *, arguments=(), batch_size=None, label):
         draws: :class:`Draws`.
         arguments: pytrees that are the same for all draws.
         batch_size: how many draws to work on at once; by default as many as fit into a quarter of a GiB.
-        label: name of the calling function, for the line that is printed before a large result.
+        label: name of the calling function, for the warning in the log before a large result.
     """
     inputs = random.split(key, draws.size), draws.values
     if batch_size is None:
@@ -207,7 +208,9 @@ def map_draws(function, key, draws, *, arguments=(), batch_size=None, label):
         run = jax.jit(partial(_mapped, function, num_batches, arguments))
     total = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(run, draws.params, inputs)))
     if total > LARGE_BYTES:
-        print(f"{label}: the result takes {total / 2**30:.1f} GiB for {draws.size} draws; num_draws= takes fewer")
+        logging.getLogger("tsppl").warning(
+            f"{label}: the result takes {total / 2**30:.1f} GiB for {draws.size} draws; num_draws= takes fewer"
+        )
     return jax.tree.map(lambda array: array.reshape(draws.shape + array.shape[1:]), run(draws.params, inputs))
 
 

@@ -1,8 +1,9 @@
 """From a fitted NumPyro model to ArviZ; the only module that knows ArviZ's versions."""
 
+import logging
+
 import jax
 import numpy as np
-import xarray as xr
 from jax import random
 from numpyro.infer import MCMC
 
@@ -141,17 +142,16 @@ def _latents(key, model, draws, args, kwargs, sites, names, batch_size):
     total = draws.size * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 2**30
     if total > LARGE_BYTES / 2**30:
         hidden = ", ".join(name for name in shapes if shapes[name])
-        print(
+        logging.getLogger("tsppl").warning(
             f"to_arviz: the latents of {hidden} would take {total:.1f} GiB and are left out; "
             "tsppl.posterior_latents(..., num_draws=) draws fewer"
         )
         return {}
     stored = {}
     for site, answers in draw_latents(key, model, draws, args, kwargs, batch_size=batch_size).items():
-        time_axis = sites[site].value.ndim - sites[site].distribution.event_dim
         for latent, array in answers.items():
             array = np.asarray(array)
-            axes = names.dims[site][: time_axis + 1]
+            axes = names.dims[site][: sites[site].axes.time + 1]
             if np.issubdtype(array.dtype, np.integer):
                 array = array.astype(np.int16)
             else:
@@ -203,6 +203,8 @@ def _pointwise(model, draws, args, kwargs, trace, sites, batch_size):
 
 def _scored_only(found, names, kind):
     """Terms of the scored entries, each site on one flat dimension with plain coordinates: no others reach LOO."""
+    from xarray import Dataset
+
     variables, coords = {}, {}
     for name, (terms, scored) in found.items():
         scored, terms = np.atleast_1d(scored), terms.reshape(terms.shape[:2] + (scored.shape or (1,)))
@@ -212,7 +214,7 @@ def _scored_only(found, names, kind):
         for label, positions, size in zip(names.of(name, scored.ndim), index, scored.shape, strict=True):
             coordinate = label if len(found) == 1 else f"{name}_{label}"
             coords[coordinate] = (axis, names.labels(label, size)[positions])
-    dataset = xr.Dataset(variables, coords=coords, attrs={"kind": kind})
+    dataset = Dataset(variables, coords=coords, attrs={"kind": kind})
     return dataset.assign_coords({axis: np.arange(dataset.sizes[axis]) for axis in dataset.sizes})
 
 
@@ -247,7 +249,6 @@ def _sample_stats(mcmc):
 
 def _assemble(groups):
     import arviz as az
+    from xarray import DataTree
 
-    if int(az.__version__.split(".")[0]) >= 1:
-        return xr.DataTree.from_dict(groups)
-    return az.InferenceData(**groups)
+    return DataTree.from_dict(groups) if int(az.__version__.split(".")[0]) >= 1 else az.InferenceData(**groups)

@@ -3,26 +3,16 @@
 import inspect
 
 import jax.numpy as jnp
-from jax import lax, random
+from jax import random
 from numpyro import handlers
 
 from tsppl.distributions.wrappers import unwrap
 from tsppl.posterior.draws import as_draws, map_draws
-from tsppl.sites.trace import checked_trace, is_sequence, replay, sequence_distribution, sequence_sites
+from tsppl.sites.trace import checked_trace, grown_axis, is_sequence, replay, sequence_distribution, sequence_sites
 
 
 def forecast(
-    key,
-    model,
-    posterior,
-    num_steps,
-    /,
-    *args,
-    future=None,
-    batch_ndims=None,
-    num_draws=None,
-    batch_size=None,
-    **kwargs,
+    key, model, posterior, num_steps, /, *args, future=None, batch_ndims=None, num_draws=None, batch_size=None, **kwargs
 ):
     """Draw the next ``num_steps`` steps of every series, for each posterior draw.
 
@@ -47,7 +37,8 @@ def forecast(
     Returns:
         dict: name of a site -> dict with ``"value"``, the leading axes of the draws, then ``(..., num_steps) + step``,
         and the latents of the same steps (``"states"``, ``"trajectory"``). With ``lengths`` each series goes on from
-        its own end. Observed sites downstream of a latent series come with ``future`` only.
+        its own end. Observed sites downstream of a latent series come with ``future`` only: those of which one axis is
+        longer with it.
 
     Raises:
         ValueError: if something varies in time and ``future`` is not given, or the model does not span
@@ -176,7 +167,7 @@ def _replay_with_future(key, model, draw, args, kwargs, arguments, num_steps):
 
 def _append(site, ahead, num_steps):
     """The value of a series with its forecast after its own end."""
-    time_axis = site.value.ndim - site.distribution.event_dim
+    time_axis = site.axes.time
     if site.distribution.lengths is None:
         return jnp.concatenate([site.value, ahead], time_axis)
     padding = [(0, num_steps if axis == time_axis else 0) for axis in range(site.value.ndim)]
@@ -188,17 +179,29 @@ def _append(site, ahead, num_steps):
 
 
 def _downstream(key, trace, longer, present, num_steps):
-    """The future of observed sites that are no sequences but have an axis that grew by ``num_steps``."""
+    """The future of observed sites that are no sequences but follow time."""
     answers = {}
     for name, site in trace.items():
         if site["type"] != "sample" or not site["is_observed"] or name in present or name not in longer:
             continue
-        before, after = jnp.shape(site["value"]), longer[name]["fn"].shape()
-        grown = [axis for axis, sizes in enumerate(zip(before, after, strict=False)) if sizes[0] != sizes[1]]
-        if len(before) == len(after) and len(grown) == 1 and after[grown[0]] == before[grown[0]] + num_steps:
-            value = longer[name]["value"]
-            if longer[name]["is_observed"]:
-                key, draw_key = random.split(key)
-                value = longer[name]["fn"].sample(draw_key)
-            answers[name] = {"value": lax.slice_in_dim(value, before[grown[0]], None, axis=grown[0])}
+        time_axis = grown_axis(site, longer[name], num_steps)
+        if time_axis is None:
+            continue
+        value = longer[name]["value"]
+        if longer[name]["is_observed"]:
+            key, draw_key = random.split(key)
+            value = longer[name]["fn"].sample(draw_key)
+        answers[name] = {"value": _last_steps(value, time_axis, num_steps, present)}
     return answers
+
+
+def _last_steps(value, time_axis, num_steps, present):
+    """The last ``num_steps`` of each series, which ends where a latent series beside it ends."""
+    lead, first = value.shape[:time_axis], jnp.asarray(value.shape[time_axis] - num_steps)
+    for site in present.values():
+        lengths = site.distribution.lengths
+        if not site.observed and lengths is not None and lengths.shape == lead[len(lead) - lengths.ndim :]:
+            first = first + lengths - site.distribution.num_steps
+            break
+    index = jnp.broadcast_to(first[..., None] + jnp.arange(num_steps), lead + (num_steps,))
+    return jnp.take_along_axis(value, index.reshape(index.shape + (1,) * (value.ndim - time_axis - 1)), time_axis)

@@ -57,7 +57,7 @@ def leave_future_out(fits, *, first) -> FutureScores:
 
     Args:
         fits: list of ``(terms, num_seen)``: the one-step terms of all steps, from
-            ``tsppl.log_likelihood(model, posterior, *args, kind="one-step")[site]``, and how many steps the posterior was
+            ``tsppl.log_likelihood(key, model, posterior, *args, kind="one-step")[site]``, and how many steps the posterior was
             fitted to. The steps seen must be the first; several sequences share their time.
         first: first step to score; before, the fit would rest on too few.
 
@@ -67,12 +67,13 @@ def leave_future_out(fits, *, first) -> FutureScores:
     Raises:
         ValueError: if there are no fits, ``first`` is no step, or fits differ in their number of steps.
 
-    >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl, tsppl.distributions as tsd
+    >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl, tsppl.distributions as tsd
     >>> def model(y):
     ...     rate = numpyro.sample("rate", dist.Gamma(2.0, 0.2))
     ...     one = jnp.ones((1, 1))
     ...     numpyro.sample("y", tsd.HiddenMarkov(one[0], one, dist.Poisson(rate[None]), num_steps=4), obs=y)
-    >>> terms = tsppl.log_likelihood(model, {"rate": jnp.full(50, 5.0)}, jnp.array([4, 6, 5, 3]), kind="one-step")["y"]
+    >>> key, draws, y = jax.random.key(0), {"rate": jnp.full(50, 5.0)}, jnp.array([4, 6, 5, 3])
+    >>> terms = tsppl.log_likelihood(key, model, draws, y, kind="one-step")["y"]
     >>> print(tsppl.leave_future_out([(terms, 4)], first=2))
     steps 2 to 3, each given those before: -3.7 nats
     """

@@ -16,16 +16,7 @@ _QUESTIONS = {
 
 
 def posterior_latents(
-    key,
-    model,
-    posterior,
-    /,
-    *args,
-    batch_ndims=None,
-    what="sample",
-    num_draws=None,
-    batch_size=None,
-    **kwargs,
+    key, model, posterior, /, *args, batch_ndims=None, what="sample", num_draws=None, batch_size=None, **kwargs
 ):
     """States and trajectories of every sequence site of ``model``, for each posterior draw.
 

@@ -24,28 +24,19 @@ class PointwiseTerms(NamedTuple):
 
 
 def log_likelihood(
-    model,
-    posterior,
-    /,
-    *args,
-    kind="left-out",
-    key=None,
-    batch_ndims=None,
-    num_draws=None,
-    batch_size=None,
-    **kwargs,
+    key, model, posterior, /, *args, kind="left-out", batch_ndims=None, num_draws=None, batch_size=None, **kwargs
 ):
     """Log-likelihood of every step, for each posterior draw; hidden states and trajectories are summed out.
 
     For held-out series pass these as the arguments of the model; the sum over steps is their log-likelihood.
 
     Args:
+        key: random key, with which a guide is drawn from; of other posteriors nothing is drawn, and None will do.
         model: the NumPyro model.
         posterior: an MCMC object, a dict of draws, an ArviZ tree, or ``(guide, params)``.
         *args: arguments of the model, the fitted data or others.
         kind: ``"left-out"``, each step given all the others, which is what PSIS-LOO needs; or ``"one-step"``, each step
             given the past, which sums to the log-likelihood. They answer different questions and are never compared.
-        key: random key, needed for a guide only.
         batch_ndims, num_draws, batch_size: as in :func:`tsppl.posterior_latents`.
         **kwargs: keyword arguments of the model.
 
@@ -58,20 +49,22 @@ def log_likelihood(
     Raises:
         NotImplementedError: if a class has no exact left-out terms.
 
-    >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
-    >>> from tsppl import log_likelihood
+    >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
+    >>> from tsppl.posterior.scoring import log_likelihood
     >>> def model(y):
     ...     rate = numpyro.sample("rate", dist.Gamma(2.0, 0.2).expand([2]).to_event(1))
     ...     transition_probs, emission = jnp.array([[0.9, 0.1], [0.1, 0.9]]), dist.Poisson(rate)
     ...     numpyro.sample("y", tsd.HiddenMarkov(jnp.ones(2) / 2, transition_probs, emission, num_steps=4), obs=y)
     >>> draws = {"rate": jnp.array([[1.0, 20.0], [1.5, 18.0], [0.9, 22.0]])}
-    >>> log_likelihood(model, draws, jnp.array([1, 0, 19, 21]))["y"].terms.shape
+    >>> log_likelihood(jax.random.key(0), model, draws, jnp.array([1, 0, 19, 21]))["y"].terms.shape
     (3, 4)
     """
     if kind not in _METHODS:
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(map(repr, _METHODS))}")
     if key is None and isinstance(posterior, tuple):
-        raise ValueError("draws from a guide need a random key: pass key=")
+        raise ValueError(
+            "key is None, and draws from a guide need a random key: log_likelihood(key, model, posterior, ...)"
+        )
     draws = as_draws(key, model, posterior, args, kwargs, batch_ndims=batch_ndims, num_draws=num_draws)
     return pointwise_terms(model, draws, args, kwargs, kind=kind, batch_size=batch_size)
 

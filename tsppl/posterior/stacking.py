@@ -1,4 +1,8 @@
-"""Weights of chains, or of models, by how well they predict what is left out."""
+"""Weights of chains, or of models, by how well they predict what is left out.
+
+The Pareto smoothing is our own, forty lines of NumPy: ArviZ's moved to another package between 0.x and 1.x, and only the
+export may know ArviZ.
+"""
 
 import numpy as np
 from scipy.special import logsumexp

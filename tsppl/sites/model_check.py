@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
 from numpyro.infer import init_to_sample
 
 from tsppl.distributions.hidden_markov.markov_switching import MarkovSwitching
-from tsppl.sites.trace import latent_sites, sequence_sites
+from tsppl.sites.trace import latent_sites, log_probs, replay, sequence_sites
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,7 @@ def check_model(model, *args, num_draws=3, key=None, **kwargs):
     keys = random.split(random.PRNGKey(0) if key is None else key, num_draws)
     seen, gradients, problems = {}, {}, []
     for draw_key in keys:
-        seeded = handlers.substitute(handlers.seed(model, draw_key), substitute_fn=init_to_sample)
-        trace = handlers.trace(seeded).get_trace(*args, **kwargs)
+        trace = replay(draw_key, model, {}, args, kwargs, substitute_fn=init_to_sample)
         values = {name: site["value"] for name, site in latent_sites(trace).items()}
         scored = True
         for name, site in trace.items():
@@ -192,10 +190,8 @@ def _gradients(model, key, values, trace, args, kwargs):
                 return None
             return biject_to(site["fn"].support)(free[name]) if name in free else values[name]
 
-        trace = handlers.trace(handlers.substitute(handlers.seed(model, key), substitute_fn=substitute)).get_trace(
-            *args, **kwargs
-        )
-        return sum(jnp.sum(site["fn"].log_prob(site["value"])) for site in trace.values() if site["type"] == "sample")
+        trace = replay(key, model, {}, args, kwargs, substitute_fn=substitute)
+        return sum(map(jnp.sum, log_probs(trace).values()))
 
     slopes = jax.grad(log_joint)(free) if free else {}
     return {name: float(jnp.abs(slope).max()) if slope.size else 0.0 for name, slope in slopes.items()}

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from tsppl.distributions import SequenceDistribution
+from tsppl.distributions.wrappers import leaf_of, unwrap
 from tsppl.sites.trace import is_sequence, latent_sites
 
 
@@ -29,9 +29,7 @@ def state_axes(trace):
     for site in trace.values():
         if site["type"] != "sample" or not is_sequence(site["fn"]):
             continue
-        fn = site["fn"]
-        while not isinstance(fn, SequenceDistribution):
-            fn = fn.base_dist
+        fn, _ = unwrap(site["fn"])
         fields = {name: getattr(fn, name, None) for name in type(fn).gather_pytree_data_fields()}
         num_states = None
         for name in ("initial_probs", "initial_logits", "transition_probs", "transition_logits"):
@@ -40,7 +38,7 @@ def state_axes(trace):
                 name_axes(fields[name], ["state"] if name.startswith("initial") else ["state", "state_to"])
         for field in fields.values():
             if isinstance(field, dist.Distribution):
-                for array, after in _parameters(field, 0):
+                for array, after in _parameters(field):
                     if jnp.ndim(array) > after and jnp.shape(array)[jnp.ndim(array) - after - 1] == num_states:
                         name_axes(array, ["state"] + [None] * after)
             for array in jax.tree.leaves(field):
@@ -56,12 +54,9 @@ def state_axes(trace):
     return named
 
 
-def _parameters(distribution, after):
+def _parameters(distribution):
     """Arrays that a distribution was made of, each with the number of axes after its last batch axis."""
-    if isinstance(distribution, dist.Independent):
-        yield from _parameters(distribution.base_dist, after + distribution.reinterpreted_batch_ndims)
-        return
-    for name, constraint in distribution.arg_constraints.items():
-        array = vars(distribution).get(name)
-        if array is not None:
-            yield array, after + constraint.event_dim
+    leaf = leaf_of(distribution)
+    after = distribution.event_dim - leaf.event_dim
+    arrays = ((vars(leaf).get(name), constraint) for name, constraint in leaf.arg_constraints.items())
+    return [(array, after + constraint.event_dim) for array, constraint in arrays if array is not None]

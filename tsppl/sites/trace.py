@@ -1,4 +1,4 @@
-"""Sites of a user's model, replayed under posterior draws: which are sequences, and what their wrappers mean."""
+"""A user's model, run at given values of its sites; which sites are sequences, and what their wrappers and axes mean."""
 
 import copy
 import inspect
@@ -14,6 +14,15 @@ from tsppl.distributions.sequence import time_axis_of_mask
 from tsppl.distributions.wrappers import unwrap
 
 
+class SiteAxes(NamedTuple):
+    """What each axis of the value of a sequence site is, counted from the left; ``plates`` has the axis of each by name."""
+
+    batch: tuple[int, ...]
+    time: int
+    event: tuple[int, ...]
+    plates: dict[str, int]
+
+
 class SequenceSite(NamedTuple):
     """A site whose distribution, freed of its wrappers, is a sequence distribution.
 
@@ -27,13 +36,40 @@ class SequenceSite(NamedTuple):
     observed: bool
     plates: dict
 
+    @property
+    def axes(self):
+        """The :class:`SiteAxes` of the value, whatever the sizes are."""
+        time = self.value.ndim - self.distribution.event_dim
+        return SiteAxes(tuple(range(time)), time, tuple(range(time + 1, self.value.ndim)), self.plates)
 
-def replay(key, model, draw, args, kwargs, *, substitute_fn=None):
-    """Trace of ``model`` with the values of ``draw``, or those of ``substitute_fn(site)``, at its latent sites."""
-    model = handlers.substitute(handlers.seed(model, key), data=draw)
+
+def replay(key, model, values, args, kwargs, *, substitute_fn=None):
+    """Trace of a model at given values of its latent sites; every run of a user's model is one of these.
+
+    Args:
+        key: random key of the sites without a value.
+        model: the NumPyro model.
+        values: dict, name of a site -> value; empty for a draw of the prior.
+        args, kwargs: arguments of the model.
+        substitute_fn: function of a site that is not in ``values``, which returns its value, or None to draw it: such as
+            NumPyro's ``init_to_uniform``.
+
+    >>> import numpyro, numpyro.distributions as dist
+    >>> def model(scale):
+    ...     numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal(0.0, 1.0)), scale), obs=2.0)
+    >>> trace = replay(random.key(0), model, {"x": 1.0}, (0.5,), {})
+    >>> {name: float(log_prob) for name, log_prob in log_probs(trace).items()}
+    {'x': -1.42, 'y': -2.23}
+    """
+    model = handlers.seed(model, key)
     if substitute_fn is not None:
         model = handlers.substitute(model, substitute_fn=substitute_fn)
-    return handlers.trace(model).get_trace(*args, **kwargs)
+    return handlers.trace(handlers.substitute(model, data=values)).get_trace(*args, **kwargs)
+
+
+def log_probs(trace):
+    """Log densities of the values of all sites of a trace, ``name -> array``, observed or latent."""
+    return {name: site["fn"].log_prob(site["value"]) for name, site in trace.items() if site["type"] == "sample"}
 
 
 def abstract_sites(model, args, kwargs, params):
@@ -95,9 +131,27 @@ def sequence_sites(trace):
                 if root != name and f"{root}_unobserved" in trace:
                     name, why = root, "obs_mask works on sequences, not on steps. Pass mask= to the distribution"
                 raise ValueError(f"site {name!r}: {why}") from None
-            plates = {frame.dim: frame.name for frame in site["cond_indep_stack"]}
+            batch_ndim = jnp.ndim(site["value"]) - site["fn"].event_dim
+            plates = {frame.name: batch_ndim + frame.dim for frame in site["cond_indep_stack"]}
             sites[name] = SequenceSite(distribution, jnp.asarray(site["value"]), mask, site["is_observed"], plates)
     return sites
+
+
+def grown_axis(before, after, num_steps):
+    """The axis by which a site that is no sequence follows time, seen in two traces of the model.
+
+    Args:
+        before, after: the site where the series have ``T`` steps, and where they have ``T + num_steps``.
+
+    Returns:
+        The only axis that is not as long in both, if it is longer by ``num_steps`` in the second; None if the site does not
+        follow time.
+    """
+    before, after = before["fn"].shape(), after["fn"].shape()
+    if len(before) != len(after):
+        return None
+    moved = [axis for axis in range(len(before)) if before[axis] != after[axis]]
+    return moved[0] if len(moved) == 1 and after[moved[0]] - before[moved[0]] == num_steps else None
 
 
 def is_sequence(fn) -> bool:

@@ -128,11 +128,11 @@ def test_one_step_terms_and_forecasts_of_a_users_model():
 
     value = series("gaussian").sample(random.key(4))
     draws = {"scale": jnp.full(3, 1e-4)}
-    found = tsppl.log_likelihood(model, draws, value, INPUTS, T, kind="one-step", batch_ndims=1)["y"]
+    found = tsppl.log_likelihood(None, model, draws, value, INPUTS, T, kind="one-step", batch_ndims=1)["y"]
     assert found.terms.shape == (3, T)
     assert found.scored.shape == (T,)
     with pytest.raises(NotImplementedError, match="no exact left-out terms"):
-        tsppl.log_likelihood(model, draws, value, INPUTS, T, batch_ndims=1)
+        tsppl.log_likelihood(None, model, draws, value, INPUTS, T, batch_ndims=1)
     future = {"value": None, "inputs": INPUTS, "num_steps": T}
     ahead = tsppl.forecast(
         random.key(5), model, draws, 2, value[: T - 2], INPUTS[: T - 2], T - 2, future=future, batch_ndims=1

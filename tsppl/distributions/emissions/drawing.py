@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import random
 
+from tsppl.distributions.wrappers import peel
+
 
 def sample_emissions(emission, key, states, *, sample_shape, batch_shape, time_varying):
     """Draw one observation per step from the emission of its state.
@@ -73,6 +75,5 @@ def complete_emissions(emission, key, states, value, observed, *, time_varying):
 
 
 def _dependent_normal(emission):
-    while isinstance(emission, dist.ExpandedDistribution):
-        emission = emission.base_dist
+    emission = peel(emission, dist.ExpandedDistribution)
     return emission if isinstance(emission, dist.MultivariateNormal) else None

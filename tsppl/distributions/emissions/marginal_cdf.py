@@ -11,6 +11,7 @@ from numpyro.distributions import Distribution, constraints
 from tsppl.distributions.emissions.scoring import against_batch, fill_unobserved, with_state_axis
 from tsppl.distributions.emissions.streams import Streams
 from tsppl.distributions.emissions.zero_inflated import ZeroInflated
+from tsppl.distributions.wrappers import peel
 
 _PANELS, _NODES = 64, 8
 
@@ -50,14 +51,13 @@ def marginal_cdf(distribution, value):
     Raises:
         NotImplementedError: for other families without ``cdf``.
     """
+    distribution = peel(distribution, dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)
     if isinstance(distribution, Streams):
         return _of_streams(distribution, value)
     if isinstance(distribution, ZeroInflated):
         base = marginal_cdf(distribution.base, value)[1]
         below = (1 - distribution.prob) * base
         return below + distribution.prob * (value > 0), below + distribution.prob * (value >= 0)
-    if isinstance(distribution, dist.Independent | dist.MaskedDistribution | dist.ExpandedDistribution):
-        return marginal_cdf(distribution.base_dist, value)
     if isinstance(distribution, dist.MultivariateStudentT):
         scale = jnp.sqrt(jnp.square(distribution.scale_tril).sum(-1))
         return marginal_cdf(dist.StudentT(jnp.asarray(distribution.df)[..., None], distribution.loc, scale), value)

@@ -10,6 +10,7 @@ from numpyro.distributions.kl import kl_divergence
 from numpyro.distributions.util import sum_rightmost
 
 from tsppl.distributions.linear_gaussian.linear_gaussian_chain import LinearGaussianChain
+from tsppl.distributions.wrappers import peel
 from tsppl.messages.linear_gaussian.chain import chain_divergence
 from tsppl.messages.linear_gaussian.steps import AffineGaussian, Gaussian
 from tsppl.upstream import mask_of
@@ -32,9 +33,7 @@ def _chain_chain(p, q):
 
 
 def _holds_chain(distribution):
-    while isinstance(distribution, MaskedDistribution | Independent):
-        distribution = distribution.base_dist
-    return isinstance(distribution, LinearGaussianChain)
+    return isinstance(peel(distribution, MaskedDistribution, Independent), LinearGaussianChain)
 
 
 def _entropy(distribution):

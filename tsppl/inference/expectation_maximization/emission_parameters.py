@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from tsppl.distributions.emissions.streams import Streams
+from tsppl.distributions.wrappers import innermost
 
 _BOUNDS = ("low", "high")
 _GAUSSIAN_ARGUMENTS = ("loc", "scale_tril")
@@ -28,9 +29,7 @@ class Parameter(NamedTuple):
 
 def parameters(distribution, prefix="") -> dict[str, Parameter]:
     """Continuous parameters by name, without those on which the support depends (bounds, numbers of trials)."""
-    if isinstance(distribution, dist.Independent | dist.ExpandedDistribution):
-        return parameters(distribution.base_dist, prefix)
-    found = {}
+    distribution, found = innermost(distribution), {}
     for name, argument in _arguments(distribution).items():
         if isinstance(argument, dist.Distribution):
             found |= parameters(argument, f"{prefix}{name}.")

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
 from numpyro.infer import init_to_sample
 from numpyro.infer.util import potential_energy
 
 from tsppl.inference.starts.starting import starting_params
-from tsppl.sites.trace import latent_sites
+from tsppl.sites.trace import latent_sites, replay
 
 _SAME_MODE = 0.5
 
@@ -82,7 +81,7 @@ def find_starts(model, *args, num_starts=16, num_steps=500, step_size=0.05, star
     """
     key = random.PRNGKey(0) if key is None else key
     given_key, prior_key = random.split(key)
-    trace = handlers.trace(handlers.seed(model, prior_key)).get_trace(*args, **kwargs)
+    trace = replay(prior_key, model, {}, args, kwargs)
     latent = latent_sites(trace)
     discrete = [name for name, site in latent.items() if site["fn"].support.is_discrete]
     if discrete:
@@ -119,8 +118,7 @@ def find_starts(model, *args, num_starts=16, num_steps=500, step_size=0.05, star
 
 
 def _prior_draw(model, args, kwargs, key):
-    model = handlers.substitute(handlers.seed(model, key), substitute_fn=init_to_sample)
-    trace = handlers.trace(model).get_trace(*args, **kwargs)
+    trace = replay(key, model, {}, args, kwargs, substitute_fn=init_to_sample)
     return {name: biject_to(site["fn"].support).inv(site["value"]) for name, site in latent_sites(trace).items()}
 
 
@@ -134,7 +132,7 @@ def _constrain(model, args, kwargs, latent, point):
             return values[site["name"]]
         return None
 
-    handlers.substitute(handlers.seed(model, random.PRNGKey(0)), substitute_fn=substitute)(*args, **kwargs)
+    replay(random.PRNGKey(0), model, {}, args, kwargs, substitute_fn=substitute)
     return values
 
 

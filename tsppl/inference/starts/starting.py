@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 from numpyro.infer import init_to_uniform
+
+from tsppl.sites.trace import replay
 
 _INSIDE = 1e-3
 _FAR_OUT = 10.0
@@ -62,9 +63,7 @@ def starting_params(model, starts, *args, key=None, **kwargs):
 
 def _unconstrain(model, start, key, args, kwargs):
     start = {name: jnp.asarray(value) for name, value in start.items()}
-    substitute = partial(_start_of_site, start)
-    seeded = handlers.substitute(handlers.seed(model, key), substitute_fn=substitute)
-    trace = handlers.trace(seeded).get_trace(*args, **kwargs)
+    trace = replay(key, model, {}, args, kwargs, substitute_fn=partial(_start_of_site, start))
     latent = {name: site for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]}
     for name in start:
         if name not in trace:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax, random
-from numpyro import handlers
 from numpyro.infer import Gibbs
 from numpyro.primitives import Messenger
 from tqdm import tqdm
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from tsppl.distributions import ClusteredPoints, ClusterLabels, NeymanScott
 from tsppl.distributions.points.neyman_scott_sites import PointCount
 from tsppl.distributions.shapes import is_concrete
+from tsppl.sites.trace import replay
 
 TEMPERATURE_KWARG = "_temperature"
 
@@ -160,16 +160,14 @@ def heat(process, temperature):
 
 def _log_joint(model, values, args, kwargs):
     """Of the points and labels of all processes of a model, given the values of its sites."""
-    trace = handlers.trace(handlers.substitute(handlers.seed(model, random.key(0)), data=values)).get_trace(
-        *args, **kwargs
-    )
+    trace = replay(random.key(0), model, values, args, kwargs)
     points = [site for site in trace.values() if site["type"] == "sample" and isinstance(site["fn"], ClusteredPoints)]
     return sum(site["fn"].process.log_joint(site["fn"].labels, site["value"]) for site in points)
 
 
 def _background(model, key, args, kwargs):
     """Labels that put every point into the background, by site."""
-    trace = handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
+    trace = replay(key, model, {}, args, kwargs)
     return {
         name: site["fn"].all_background()
         for name, site in trace.items()

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from numpyro import handlers
 from numpyro.infer import init_to_sample
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
@@ -29,7 +28,7 @@ from tsppl.points import (
 )
 from tsppl.points.labels.compound_poisson import ABSENT, BACKGROUND
 from tsppl.points.labels.sweep_numba import require_numba
-from tsppl.sites.trace import latent_sites
+from tsppl.sites.trace import latent_sites, replay
 
 METHODS = ("auto", "serial", "chunked")
 BACKENDS = ("jax", "numba")
@@ -274,8 +273,7 @@ class LabelGibbs(MCMCKernel):
         Raises:
             ValueError: if the model has no such sites, or one of them is scaled or masked.
         """
-        model = handlers.substitute(handlers.seed(self._model, random.key(0)), data=values)
-        trace = handlers.trace(model).get_trace(*args, **kwargs)
+        trace = replay(random.key(0), self._model, values, args, kwargs)
         found, points = trace.get(self.labels_site), trace.get(self._site)
         if found is None or points is None:
             raise ValueError(
@@ -298,9 +296,8 @@ class LabelGibbs(MCMCKernel):
         with exactly():
             args, kwargs = jax.tree.map(in_double, (args, without_values(kwargs)))
             singles = jnp.arange(num_points, dtype=jnp.int32)
-            model = handlers.substitute(handlers.seed(self._model, random.key(0)), substitute_fn=init_to_sample)
-            model = handlers.substitute(model, data=jax.tree.map(in_double, owned) | {self.labels_site: singles})
-            trace = handlers.trace(model).get_trace(*args, **kwargs)
+            held = jax.tree.map(in_double, owned) | {self.labels_site: singles}
+            trace = replay(random.key(0), self._model, held, args, kwargs, substitute_fn=init_to_sample)
             values = {name: in_double(site["value"]) for name, site in latent_sites(trace).items()}
 
             @jax.jit

@@ -13,7 +13,7 @@ from jax import random
 from jax.flatten_util import ravel_pytree
 
 from tsppl.conjugate import normalized_gammas
-from tsppl.distributions.wrappers import unwrap
+from tsppl.distributions.wrappers import innermost, unwrap
 from tsppl.inference.gibbs.block import NotConjugateError
 from tsppl.points import SequenceCounts
 
@@ -194,8 +194,7 @@ def _prior(site, trace, family, shape):
     if site not in trace:
         raise NotConjugateError(f"the model has no site {site!r}; its sites are {list(trace)}")
     base, mask = unwrap(trace[site]["fn"])
-    while isinstance(base, dist.ExpandedDistribution):
-        base = base.base_dist
+    base = innermost(base)
     if mask is not None or trace[site]["scale"] is not None or not isinstance(base, family):
         kind = "masked or scaled" if isinstance(base, family) else f"a {type(base).__name__}"
         raise NotConjugateError(f"the prior of {site!r} is {kind}; a plain {family.__name__} can be drawn")

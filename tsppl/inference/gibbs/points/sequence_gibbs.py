@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import random
-from numpyro import handlers
 from numpyro.infer import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
@@ -22,7 +21,7 @@ from tsppl.inference.gibbs.points.sequence_conditionals import (
 )
 from tsppl.points import SequenceCluster, clusters_of_labels, sequence_counts
 from tsppl.points.windows.windows import bounds_around
-from tsppl.sites.trace import latent_sites
+from tsppl.sites.trace import latent_sites, replay
 
 
 class SequenceGibbsState(NamedTuple):
@@ -158,8 +157,7 @@ class SequenceGibbs(MCMCKernel):
         Raises:
             ValueError: if the model has no such sites, or they are not those of sequences.
         """
-        model = handlers.substitute(handlers.seed(self._model, random.key(0)), data=values)
-        trace = handlers.trace(model).get_trace(*args, **kwargs)
+        trace = replay(random.key(0), self._model, values, args, kwargs)
         labels, points = trace.get(f"{self._site}_labels"), trace.get(self._site)
         for site, kind in ((labels, ClusterLabels), (points, ClusteredPoints)):
             if site is None or not isinstance(site["fn"], kind) or site["scale"] is not None:
@@ -183,9 +181,7 @@ class SequenceGibbs(MCMCKernel):
 
             @jax.jit
             def values_at(key):
-                model = handlers.substitute(handlers.seed(self._model, key), data={site: places // 4})
-                model = handlers.substitute(model, substitute_fn=init_to_uniform)
-                trace = handlers.trace(model).get_trace(*args, **kwargs)
+                trace = replay(key, self._model, {site: places // 4}, args, kwargs, substitute_fn=init_to_uniform)
                 values = {name: found["value"] for name, found in latent_sites(trace).items()}
                 _, process, points = self._replay(values, args, kwargs)
                 # Some spikes in the background, but none that rounding has put outside of the window.

@@ -9,7 +9,7 @@ from jax import random
 from numpyro.infer import NUTS, Gibbs
 
 from tsppl.distributions.priors.matrix_normal_inverse_wishart import MatrixNormalInverseWishart
-from tsppl.distributions.wrappers import unwrap
+from tsppl.distributions.wrappers import innermost, unwrap
 from tsppl.inference.gibbs.block import NotConjugateError, exactly
 from tsppl.inference.gibbs.states.complete_data import has_plain_states
 from tsppl.inference.gibbs.states.conjugacy import Conjugacy
@@ -166,7 +166,4 @@ def _candidates(latent, sequence):
 
 
 def _family(fn):
-    base, _ = unwrap(fn)
-    while isinstance(base, dist.ExpandedDistribution):
-        base = base.base_dist
-    return type(base)
+    return type(innermost(unwrap(fn)[0]))

@@ -4,13 +4,11 @@ from functools import cached_property
 
 import jax.numpy as jnp
 from jax import random
-from numpyro import handlers
-from numpyro.distributions import ExpandedDistribution
 
 from tsppl.distributions.hidden_markov.markov_switching import MarkovSwitching
-from tsppl.distributions.wrappers import unwrap
+from tsppl.distributions.wrappers import innermost, unwrap
 from tsppl.inference.gibbs.block import NotConjugateError
-from tsppl.sites.trace import sequence_sites
+from tsppl.sites.trace import replay, sequence_sites
 
 
 class CompleteData:
@@ -30,8 +28,7 @@ class CompleteData:
     @cached_property
     def trace(self):
         """The model replayed."""
-        model = handlers.substitute(handlers.seed(self._model, random.key(0)), data=self.values)
-        return handlers.trace(model).get_trace(*self._args, **self._kwargs)
+        return replay(random.key(0), self._model, self.values, self._args, self._kwargs)
 
     @cached_property
     def sequence(self):
@@ -71,8 +68,7 @@ class CompleteData:
         """
         base, mask = unwrap(self.trace[site]["fn"])
         batch_shape = base.batch_shape
-        while isinstance(base, ExpandedDistribution):
-            base = base.base_dist
+        base = innermost(base)
         if mask is not None or not isinstance(base, family):
             kind = "masked" if mask is not None else f"a {type(base).__name__}"
             raise NotConjugateError(f"its prior is {kind}, not a {family.__name__}")

@@ -4,12 +4,11 @@ from functools import cached_property
 
 import jax
 from jax import random
-from numpyro import handlers
 from numpyro.infer import init_to_uniform
 
 from tsppl.inference.gibbs.block import NUM_CHECKS, NotConjugateError, exactly, in_double
 from tsppl.inference.gibbs.states.complete_data import CompleteData
-from tsppl.sites.trace import latent_sites
+from tsppl.sites.trace import latent_sites, replay
 
 
 class Conjugacy:
@@ -88,8 +87,7 @@ class Conjugacy:
 
 def _values_inside(model, key, args, kwargs):
     """Values of all latent sites, not far from the middle of their supports."""
-    model = handlers.substitute(handlers.seed(model, key), substitute_fn=init_to_uniform)
-    trace = handlers.trace(model).get_trace(*args, **kwargs)
+    trace = replay(key, model, {}, args, kwargs, substitute_fn=init_to_uniform)
     return {name: site["value"] for name, site in latent_sites(trace).items()}
 
 
