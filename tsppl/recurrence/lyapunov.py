@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tsppl.recurrence.affine import varying_recurrence
 from tsppl.recurrence.flat_step import flat_step
 from tsppl.recurrence.lanes import Lanes, shift
 
@@ -89,8 +90,5 @@ def error_bound(growth, length, residual):
         residual: scalar.
     """
 
-    def pass_on(error, growth):
-        error = jnp.exp(growth) * error + jnp.maximum(jnp.exp(growth), 1) * length * residual
-        return error, error
-
-    return lax.scan(pass_on, jnp.zeros_like(residual), growth)[1].max()
+    grown = jnp.exp(growth)
+    return varying_recurrence(grown, jnp.zeros_like(residual), jnp.maximum(grown, 1) * length * residual).max()
