@@ -10,7 +10,8 @@ from numpyro.distributions.transforms import Transform
 from tsppl.distributions.recurrent.laws import as_tree, check_batch, first_series, over_series
 from tsppl.distributions.sequence import SequenceDistribution
 from tsppl.recurrence.lanes import shift
-from tsppl.recurrence.nonlinear import check_solver, deer_scan
+from tsppl.recurrence.nonlinear import deer_scan
+from tsppl.recurrence.solvers import check_solver
 
 _NOTHING_HIDDEN = "a NonlinearDynamics hides nothing: its value is the trajectory"
 

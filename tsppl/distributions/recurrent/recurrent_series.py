@@ -15,7 +15,8 @@ from tsppl.distributions.recurrent.laws import as_tree, check_batch, first_serie
 from tsppl.distributions.sequence import SequenceDistribution, time_axis_of_mask
 from tsppl.distributions.shapes import split_keys
 from tsppl.distributions.wrappers import as_distribution
-from tsppl.recurrence.nonlinear import check_solver, deer_scan
+from tsppl.recurrence.nonlinear import deer_scan
+from tsppl.recurrence.solvers import check_solver
 
 _NOTHING_HIDDEN = "the states of a RecurrentSeries are functions of the series: see RecurrentSeries.states(value)"
 
