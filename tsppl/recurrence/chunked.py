@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsppl.recurrence.lanes import lanes_for
+from tsppl.recurrence.chunks import lanes_for
 from tsppl.recurrence.outcome import Outcome
 
 FORGETS = 0.1

@@ -11,8 +11,8 @@ import numpy as np
 from jax import lax
 
 from tsppl.recurrence.affine import linear_recurrence
+from tsppl.recurrence.chunks import shift
 from tsppl.recurrence.jacobians import full_jacobians
-from tsppl.recurrence.lanes import shift
 
 
 def differentiable(advance_with, solve, solve_linear):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from tsppl.recurrence.affine import varying_recurrence
+from tsppl.recurrence.chunks import Lanes, shift
 from tsppl.recurrence.flat_step import flat_step
-from tsppl.recurrence.lanes import Lanes, shift
 
 
 def lyapunov_exponent(f, init, xs=None, length=None, *, num_directions=3, key=None):

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from tsppl.recurrence.chunked import solve_chunked
+from tsppl.recurrence.chunks import lanes_for, shift
 from tsppl.recurrence.fallback import finish
 from tsppl.recurrence.flat_step import flat_step
 from tsppl.recurrence.implicit import differentiable
-from tsppl.recurrence.lanes import lanes_for, shift
 from tsppl.recurrence.lyapunov import error_bound, log_growth
 from tsppl.recurrence.solvers import automatic_solver, check_options, default_tolerance
 from tsppl.recurrence.sweeps import solve_by_sweeps

@@ -10,7 +10,7 @@ from jax import random
 
 from tests.helpers import assert_allclose
 from tsppl.messages import AffineGaussian, Gaussian, kalman_filter, kalman_log_likelihood
-from tsppl.messages.linear_gaussian.lanes import lanes_value
+from tsppl.messages.linear_gaussian.chunked import lanes_value
 from tsppl.messages.linear_gaussian.smoother import kalman_smoother, sample_trajectory
 from tsppl.messages.linear_gaussian.steady import steady_value
 from tsppl.messages.methods import linear_gaussian_method

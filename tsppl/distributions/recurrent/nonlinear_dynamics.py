@@ -9,7 +9,7 @@ from numpyro.distributions.transforms import Transform
 
 from tsppl.distributions.recurrent.laws import as_tree, check_batch, first_series, over_series
 from tsppl.distributions.sequence import SequenceDistribution
-from tsppl.recurrence.lanes import shift
+from tsppl.recurrence.chunks import shift
 from tsppl.recurrence.nonlinear import deer_scan
 from tsppl.recurrence.solvers import check_solver
 

@@ -8,8 +8,8 @@ from jaxtyping import Array, Bool, Float
 
 from tsppl.messages.certified import certified, with_gradient
 from tsppl.messages.linear_gaussian.adjoint import predictor_gradient, predictor_value
+from tsppl.messages.linear_gaussian.chunked import lanes_value
 from tsppl.messages.linear_gaussian.filter import kalman_filter
-from tsppl.messages.linear_gaussian.lanes import lanes_value
 from tsppl.messages.linear_gaussian.steady import num_transient_steps, steady_gradient, steady_value
 from tsppl.messages.linear_gaussian.steps import AffineGaussian, Gaussian
 from tsppl.messages.methods import CHUNKED_BATCH, linear_gaussian_method, use_lanes
