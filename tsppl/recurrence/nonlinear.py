@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from tsppl.recurrence.chunked import solve_chunked
-from tsppl.recurrence.chunks import lanes_for, shift
+from tsppl.recurrence.chunks import chunks_for, shift
 from tsppl.recurrence.fallback import finish
 from tsppl.recurrence.flat_step import flat_step
 from tsppl.recurrence.implicit import differentiable
@@ -25,10 +25,10 @@ class RecurrenceInfo(NamedTuple):
     Attributes:
         iterations: sweeps over the sequence; 0 for a plain loop.
         residual: largest ``|state - f(previous state)| / (1 + |state|)`` when the solver stopped; for ``"chunked"`` the
-            largest change of a boundary state in the last run.
+            largest mismatch of a boundary in the last run.
         converged: whether the solver met its tolerance. Where it is False the values come from the plain loop, or are
             NaN, as ``on_failure`` says.
-        lyapunov_exponent: estimate of the largest one along the trajectory, from tangents over stretches of it, in nats per
+        lyapunov_exponent: estimate of the largest one along the trajectory, from tangents over chunks of it, in nats per
             step: below zero, the recurrence forgets. :func:`lyapunov_exponent` follows them all the way.
     """
 
@@ -100,7 +100,7 @@ def deer_scan(
         solver: what finds the states of all steps.
 
             - ``"scan"``: a plain loop;
-            - ``"chunked"``: stretches side by side, from guessed boundaries that are replaced until they settle
+            - ``"chunked"``: chunks side by side, from guessed boundaries that are replaced until they settle
               (multiple shooting);
             - ``"newton"``: Newton's method with full Jacobians (DEER), ``O(T n^2)`` memory;
             - ``"quasi"``: with diagonal ones, or blocks, ``O(T n)`` memory;
@@ -202,7 +202,7 @@ def _solve(
             if solver == "chunked":
                 outcome = solve_chunked(
                     advance, start, inputs, num_steps,
-                    tol=tol, max_iters=max_iters, num_lanes=num_chunks, cautious=cautious,
+                    tol=tol, max_iters=max_iters, num_chunks=num_chunks, cautious=cautious,
                 )  # fmt: skip
             else:
                 outcome = solve_by_sweeps(
@@ -216,9 +216,9 @@ def _solve(
                 states = jnp.where(outcome.converged, outcome.states, jnp.nan)
             info = RecurrenceInfo(outcome.iterations, outcome.residual, outcome.converged, jnp.nan)
         if return_info:
-            lanes = lanes_for(num_steps)
-            growth = log_growth(advance, shift(start, states), inputs, lanes)
-            exponent = growth.sum() / (lanes.num_lanes * lanes.length)
+            chunks = chunks_for(num_steps)
+            growth = log_growth(advance, shift(start, states), inputs, chunks)
+            exponent = growth.sum() / (chunks.num_chunks * chunks.length)
             info = info._replace(lyapunov_exponent=exponent)
         return states, jax.tree.map(jnp.asarray, info)
 
@@ -226,7 +226,7 @@ def _solve(
         # Derivatives keep the default tolerance, whatever that of the values is.
         outcome = solve_chunked(
             lambda state, row: advance_with(captured, state, row), start, rows, num_steps,
-            tol=default_tolerance(dtype), num_lanes=num_chunks, scale=scale,
+            tol=default_tolerance(dtype), num_chunks=num_chunks, scale=scale,
         )  # fmt: skip
         return finish(advance_with, num_steps, outcome, captured, start, rows)
 
@@ -241,10 +241,10 @@ def _unless_chaotic(advance, start, inputs, outcome, damped):
     In a chaotic recurrence states that all follow from one another to rounding lie far from the trajectory.
     """
     states = outcome.states
-    lanes = lanes_for(len(states))
-    growth = log_growth(advance, shift(start, states), inputs, lanes)
-    # What follows from the last stretch concerns nobody, and it may be filled up.
-    bound = error_bound(growth.at[-1].min(0.0), lanes.length, outcome.residual)
+    chunks = chunks_for(len(states))
+    growth = log_growth(advance, shift(start, states), inputs, chunks)
+    # What follows from the last chunk concerns nobody, and it may be filled up.
+    bound = error_bound(growth.at[-1].min(0.0), chunks.length, outcome.residual)
     worst = 1e-6 if states.dtype == jnp.float64 else 1e-2
     converged = outcome.converged & (bound <= worst * (1 + jnp.abs(states).max()))
     # An undamped sweep makes one more step exact whatever the residuals; a damped one does not.

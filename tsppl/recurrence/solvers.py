@@ -46,7 +46,7 @@ def automatic_solver(num_steps, flat, xs):
         return "chunked" if num_steps >= 256 else "scan"
     if flat.start.dtype != jnp.float32 or flat.start.size > 16:
         return "scan"
-    # Shorter series and cheaper steps take as long as what stretches cost beside their steps.
+    # Shorter series and cheaper steps take as long as what chunks cost beside their steps.
     return "chunked" if num_steps >= 4000 and _operations(flat, xs) >= 2000 else "scan"
 
 
