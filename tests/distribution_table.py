@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.tree_util import Partial
 
 import tsppl.distributions as tsd
 
@@ -235,6 +236,63 @@ def state_space(emission_noise, **fixed):
     return build
 
 
+def with_batch(p, shapes):
+    """The batch shape of parameters, and the parameters with as many axes of batch each."""
+    batch = np.broadcast_shapes(*(p[name].shape[: p[name].ndim - len(shape)] for name, shape in shapes.items()))
+    missing = {name: len(batch) + len(shape) - p[name].ndim for name, shape in shapes.items()}
+    return batch, {name: p[name].reshape((1,) * missing[name] + p[name].shape) for name in shapes}
+
+
+def bounded_move(weights, state, _):
+    return jnp.tanh(weights @ state)
+
+
+def nonlinear_dynamics(p, **keywords):
+    batch, p = with_batch(p, BOUNDED_MOVES)
+    move, scale = Partial(bounded_move, p["weights"]), jnp.exp(0.2 * p["scale"])[..., None, :]
+    return tsd.NonlinearDynamics(
+        move, p["initial"], scale, **{"num_steps": NUM_STEPS, "batch_shape": batch, **keywords}
+    )
+
+
+def network_move(weights, state, previous, driven):
+    # Unbounded data would let the draws explode.
+    fed = jnp.log1p(jnp.abs(previous)).sum()
+    return jnp.tanh(weights @ state + fed + (0.0 if driven is None else driven))
+
+
+def network_normal(readout, state):
+    mean = readout @ state
+    return dist.Normal(mean, jnp.ones_like(mean)).to_event(1)
+
+
+def network_counts(readout, state):
+    return dist.Poisson(jnp.exp(readout @ state)).to_event(1)
+
+
+def mean_count(readout, state):
+    return jnp.exp(readout @ state)
+
+
+def network_correlated(readout, state):
+    return dist.MultivariateNormal(readout @ state, scale_tril=jnp.array([[1, 0], [0.5, 1]], readout.dtype))
+
+
+def recurrent_series(emission, shapes, missing=None, **fixed):
+    def build(p, **keywords):
+        batch, p = with_batch(p, shapes)
+        fed = missing if missing is None or not callable(missing) else Partial(missing, p["readout"])
+        arguments = {"num_steps": NUM_STEPS, "batch_shape": batch, "inputs": p.get("inputs"), "missing": fed, **fixed}
+        law = Partial(network_move, p["weights"]), p["initial"], Partial(emission, p["readout"])
+        return tsd.RecurrentSeries(*law, **(arguments | keywords))
+
+    return build
+
+
+BOUNDED_MOVES = {"initial": (SIZE,), "weights": (SIZE, SIZE), "scale": (SIZE,)}
+NETWORK = {"initial": (SIZE,), "weights": (SIZE, SIZE), "readout": (SIZE, SIZE)}
+DRIVEN_NETWORK = NETWORK | {"inputs": (NUM_STEPS,)}
+
 ONE_LAG = {"weights": (NUM_STATES, 1, SIZE, SIZE)}
 TWO_LAGS = {"weights": (NUM_STATES, 2, SIZE, SIZE)}
 MOVES = NUM_STEPS - 1
@@ -403,4 +461,70 @@ ROWS = [
         },
         latents=("trajectory",),
     ),
+    Row("NonlinearDynamics", nonlinear_dynamics, BOUNDED_MOVES, latents=(), left_out=False),
+    Row("RecurrentSeries", recurrent_series(network_normal, NETWORK), NETWORK, latents=(), left_out=False),
+    Row(
+        "RecurrentSeries driven counts, entries masked",
+        recurrent_series(network_counts, DRIVEN_NETWORK, missing=mean_count, mask=ENTRY_MASK),
+        DRIVEN_NETWORK,
+        draw_value=counts,
+        latents=(),
+        left_out=False,
+    ),
+    Row(
+        "RecurrentSeries correlated, entries masked, lengths",
+        recurrent_series(network_correlated, NETWORK, missing=0.5, mask=ENTRY_MASK, lengths=4),
+        NETWORK,
+        latents=(),
+        left_out=False,
+        slow=True,
+    ),
+    Row(
+        "RecurrentSeries lengths",
+        recurrent_series(network_normal, NETWORK, lengths=3),
+        NETWORK,
+        latents=(),
+        left_out=False,
+        slow=True,
+    ),
 ]
+
+_ONE_STEP = "the law of one step, not of a series: tests/distributions/emissions"
+_POINTS = "a law of points, not of steps: tests/distributions/points"
+_PRIOR = "the law of parameters: tests/distributions/priors"
+_CLUSTER = "a family of clusters, no distribution: tests/points/clusters"
+_WINDOW = "where points are looked for, no distribution: tests/points/windows"
+
+WITHOUT_ROW = {
+    "ClusterIntensity": "a function of the process that NeymanScott.given_events returns: tests/distributions/points",
+    "ClusterLabels": _POINTS,
+    "ClusteredPoints": _POINTS,
+    "Cluster": _CLUSTER,
+    "DocumentCluster": _CLUSTER,
+    "ExpectedCounts": "an answer of NeymanScott, no distribution",
+    "GaussianCluster": _CLUSTER,
+    "GaussianInverseWishartCluster": _CLUSTER,
+    "InhomogeneousPoissonProcess": _POINTS,
+    "Intervals": _WINDOW,
+    "LowRankReport": "an answer of low_rank_report, no distribution",
+    "MatrixNormalInverseWishart": _PRIOR,
+    "NeymanScott": _POINTS,
+    "NormalInverseWishart": _PRIOR,
+    "PiecewisePoissonProcess": _POINTS,
+    "PointCount": _POINTS,
+    "PointPattern": "a draw of NeymanScott, no distribution",
+    "PointProcess": "the contract of point processes: its subclasses are tested",
+    "PoissonLike": "what Poisson processes share: its subclasses are tested",
+    "PoissonPoints": _POINTS,
+    "PoissonProcess": _POINTS,
+    "Polygon": _WINDOW,
+    "RecurrentTransitions": "an argument of SwitchingLinearDynamics, in the row of which it is tested",
+    "Regions": _WINDOW,
+    "SequenceCluster": _CLUSTER,
+    "SequenceDistribution": "the contract: its subclasses are tested",
+    "Streams": _ONE_STEP,
+    "UnseenPoints": _POINTS,
+    "WrappedCauchy": _ONE_STEP,
+    "ZeroInflated": _ONE_STEP,
+}
+"""Why a class of :mod:`tsppl.distributions` has no row."""

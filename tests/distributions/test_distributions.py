@@ -20,7 +20,8 @@ from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.util import log_density
 
-from tests.distribution_table import NUM_STEPS, ROWS
+import tsppl.distributions as tsd
+from tests.distribution_table import NUM_STEPS, ROWS, WITHOUT_ROW
 from tests.helpers import assert_allclose
 
 KEY = random.key(0)
@@ -93,6 +94,13 @@ def entries_observed(row):
 
 def stacked(*trees):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def test_every_public_class_has_a_row_or_a_reason():
+    """A new class of `tsppl.distributions` is one more row, or says in `WITHOUT_ROW` why it is none."""
+    public = {name for name, member in vars(tsd).items() if isinstance(member, type)}
+    with_row = {cls.__name__ for cls in CLASSES}
+    assert public - with_row == WITHOUT_ROW.keys()
 
 
 # Answers
@@ -390,19 +398,23 @@ def test_no_attribute_hides_one_of_numpyro(row):
 
 @every_row
 def test_reparametrised_and_discrete_only_where_it_is(row):
-    assert row.distribution.has_rsample == (type(row.distribution).__name__ == "LinearGaussianChain")
+    reparametrised = ("LinearGaussianChain", "NonlinearDynamics")
+    assert row.distribution.has_rsample == (type(row.distribution).__name__ in reparametrised)
     assert row.distribution.is_discrete == (row.value.dtype == int)
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_the_same_keywords_everywhere(cls):
     keywords = inspect.signature(cls).parameters
-    wanted = {"num_steps", "time_varying", "validate_args"}
-    if cls.__name__ != "MarkovChain":
-        wanted.add("method")
+    wanted = {"num_steps", "validate_args"}
+    if cls.__name__ in ("NonlinearDynamics", "RecurrentSeries"):
+        # Their inputs always vary in time.
+        wanted |= {"inputs", "batch_shape", "solver"}
+    else:
+        wanted |= {"time_varying", "method"} - ({"method"} if cls.__name__ == "MarkovChain" else set())
     if hasattr(cls, "num_states"):
         wanted |= {"initial_logits", "transition_logits"}
-    if cls.__name__ not in ("MarkovChain", "SwitchingLinearDynamics", "LinearGaussianChain"):
+    if cls.__name__ not in ("MarkovChain", "SwitchingLinearDynamics", "LinearGaussianChain", "NonlinearDynamics"):
         wanted |= {"mask", "lengths"}
     assert wanted <= keywords.keys()
     for name in wanted:

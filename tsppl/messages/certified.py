@@ -3,6 +3,19 @@
 A fast recursion (probabilities in place of their logarithms, a covariance taken as converged, chunks of a sequence
 started from a guess) is right for nearly all data and wrong for some. Each is written here as a function that returns
 its answer and whether it vouches for it; where it does not, the answer of a slower algorithm is taken.
+
+Three of them cut one long series, guess and verify: :mod:`tsppl.messages.hidden_markov.chunked`,
+:mod:`tsppl.messages.linear_gaussian.chunked` and, below, :mod:`tsppl.recurrence.chunked`. They use the same words:
+
+============ =====================================================================================================
+chunk        one of the parts of equal length that a series is cut into, which are run side by side
+boundary     the state in which a chunk starts, which is the one in which the chunk before it ends
+guess        what a boundary is taken to be as long as the chunk before it has not been run
+warm-up      the run, from anywhere, over the last steps of the chunk before, whose end is the guess
+mismatch     how far a guess is from where the chunk before really ends
+met          said of a boundary whose mismatch is rounding, or within a tolerance
+vouch        to say that an answer is right: every boundary is met, and no digits were lost on the way
+============ =====================================================================================================
 """
 
 import jax

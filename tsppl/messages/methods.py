@@ -63,8 +63,8 @@ def linear_gaussian_method(method, dynamics, emission, num_steps, observed=None)
     return "sequential" if method == "steady" and not possible else method
 
 
-def use_lanes(method, emission, values) -> bool:
-    """Whether the value of a model that does not settle is computed in stretches side by side."""
+def use_chunks(method, emission, values) -> bool:
+    """Whether the value of a model that does not settle is computed in chunks side by side."""
     channels, size = emission.weights.shape[-2:]
     small = values.dtype == jnp.float64 and max(channels, size) <= 4 and len(values) >= 4096
     return (

@@ -1,19 +1,109 @@
-"""Linear recurrences ``x_{t+1} = W_t x_t + u_t`` of vectors: one step after another, or, for one ``W``, in blocks."""
+"""Affine recurrences ``x_t = A_t x_{t-1} + b_t`` of vectors, each form once.
 
+=========================== ===========================================================================================
+:func:`linear_recurrence`   the public one: full, block-diagonal or diagonal ``A_t``, in either direction, with derivatives
+:func:`varying_recurrence`  one step after another: the least work, and on a CPU with small states the least time
+:func:`constant_recurrence` one ``A`` for all steps, in blocks: on a CPU the faster the longer the series
+:func:`scan_affine`         an associative scan, of work ``O(T n^3)`` in ``O(log T)`` steps: for accelerators
+=========================== ===========================================================================================
+
+The last three are for code that has derivatives of its own, or lets JAX differentiate the loop.
+"""
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+METHODS = ("auto", "sequential", "parallel")
+
+
+def linear_recurrence(
+    weights: Float[Array, "T ..."],
+    offsets: Float[Array, "T ..."],
+    init: Float[Array, "..."] | None = None,
+    *,
+    reverse: bool = False,
+    method: str = "auto",
+) -> Float[Array, "T ..."]:
+    """All states of ``x_t = A_t x_{t-1} + b_t``.
+
+    Args:
+        weights: ``A_t``, of shape ``(T, n, n)``, full; ``(T, m, k, k)``, ``m`` blocks of size ``k``; or like
+            ``offsets``, diagonal.
+        offsets: ``b_t``, of shape ``(T, n)``, or ``(T, m, k)`` beside blocks.
+        init: the state before the first step, like a row of ``offsets``; zero if None.
+        reverse: from the last step to the first: ``x_t = A_t x_{t+1} + b_t``, and ``init`` comes after the last step.
+        method: ``"sequential"``, a loop; ``"parallel"``, an associative scan, of work ``O(T n^3)`` in ``O(log T)``
+            steps; ``"auto"``, a loop on a CPU and a scan elsewhere.
+
+    Returns:
+        the states, like ``offsets``. Derivatives are two recurrences more, by either method, and store no partial
+        products.
+
+    Raises:
+        ValueError: if shapes do not fit together or ``method`` is not known.
+
+    Source: Blelloch (1990), Prefix sums and their applications, section 1.4.
+
+    >>> import jax.numpy as jnp
+    >>> linear_recurrence(jnp.full((3, 1), 0.5), jnp.ones((3, 1)), jnp.zeros(1))[:, 0].tolist()
+    [1.0, 1.5, 1.75]
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, not {method!r}")
+    diagonal = weights.shape == offsets.shape
+    if not diagonal and weights.shape != (*offsets.shape, offsets.shape[-1]):
+        raise ValueError(
+            f"weights has shape {weights.shape} and offsets {offsets.shape}: beside offsets (T, n) pass weights (T, n, n), "
+            "or (T, n) for diagonal ones; beside offsets (T, m, k), weights (T, m, k, k)"
+        )
+    if init is not None and jnp.shape(init) != offsets.shape[1:]:
+        raise ValueError(f"init has shape {jnp.shape(init)}; it must be like one row of offsets, {offsets.shape[1:]}")
+    if len(offsets) == 0:
+        return offsets
+    if reverse:
+        return linear_recurrence(weights[::-1], offsets[::-1], init, method=method)[::-1]
+    if init is not None:
+        offsets = offsets.at[0].add(apply(weights[0], init))
+    if method == "auto":
+        method = "sequential" if jax.default_backend() == "cpu" else "parallel"
+    zero = jnp.zeros_like(offsets[0])
+
+    def solve(weights, offsets):
+        if method == "sequential":
+            return varying_recurrence(weights, zero, offsets)
+        return scan_affine(weights, offsets)
+
+    def residual(states):
+        return states.at[1:].add(-apply(weights[1:], states[:-1]))
+
+    def transposed(cotangents):
+        earlier = weights if diagonal else weights.swapaxes(-1, -2)
+        # Step t is pulled on through the weights of step t + 1.
+        shifted = jnp.concatenate([earlier[1:], jnp.zeros_like(earlier[:1])])
+        return solve(shifted[::-1], cotangents[::-1])[::-1]
+
+    return lax.custom_linear_solve(
+        residual, offsets, lambda _, offsets: solve(weights, offsets), lambda _, cotangents: transposed(cotangents)
+    )
+
+
+def apply(weights, states):
+    """Products of diagonal, full or block weights with states."""
+    if weights.ndim == states.ndim:
+        return weights * states
+    # A product and a sum stay inside one native loop on a CPU; a call to a matrix product would not.
+    return (weights * states[..., None, :]).sum(-1)
+
 
 def varying_recurrence(
-    weights: Float[Array, "S D D"], start: Float[Array, " D"], inputs: Float[Array, "S D"], *, reverse: bool = False
-) -> Float[Array, "S D"]:
-    """``x_1 .. x_S`` from ``x_0 = start``; in reverse, row ``t`` is ``W_t`` times row ``t + 1`` plus ``u_t``."""
+    weights: Float[Array, "S ..."], start: Float[Array, "..."], inputs: Float[Array, "S ..."], *, reverse: bool = False
+) -> Float[Array, "S ..."]:
+    """``x_1 .. x_S`` from ``x_0 = start``; in reverse, row ``t`` is ``A_t`` times row ``t + 1`` plus ``b_t``."""
 
     def step(state, row):
-        weights, offset = row
-        # A product and a sum stay inside one native loop on a CPU; a call to a matrix product would not.
-        state = (weights * state).sum(-1) + offset
+        state = apply(row[0], state) + row[1]
         return state, state
 
     return lax.scan(step, start, (weights, inputs), reverse=reverse)[1]
@@ -22,11 +112,11 @@ def varying_recurrence(
 def constant_recurrence(
     weights: Float[Array, "D D"], start: Float[Array, " D"], inputs: Float[Array, "S D"], *, reverse: bool = False
 ) -> Float[Array, "S D"]:
-    """:func:`varying_recurrence` where all ``W_t`` are one matrix, as two matrix products and a shorter recurrence.
+    """:func:`varying_recurrence` where all ``A_t`` are one matrix, as two matrix products and a shorter recurrence.
 
-    Within a block of steps the states are a block-triangular Toeplitz matrix of powers of ``W`` times the inputs, plus
-    powers of ``W`` times the state in which the block starts; the starts follow the same recurrence with a power of
-    ``W``.
+    Within a block of steps the states are a block-triangular Toeplitz matrix of powers of ``A`` times the inputs, plus
+    powers of ``A`` times the state in which the block starts; the starts follow the same recurrence with a power of
+    ``A``.
     """
     if reverse:
         return constant_recurrence(weights, start, inputs[::-1])[::-1]
@@ -59,9 +149,11 @@ def matrix_powers(matrix: Float[Array, "D D"], highest: int) -> Float[Array, "S 
 
 
 def scan_affine(weights, offsets):
-    """``x_t = weights_t x_{t-1} + offsets_t`` from ``x_{-1} = 0``, for ``(T, D, D)`` and ``(T, D)``."""
+    """``x_t = A_t x_{t-1} + b_t`` from ``x_{-1} = 0``, for weights and offsets as in :func:`linear_recurrence`."""
+    full = weights.ndim > offsets.ndim
 
-    def join_affine(left, right):
-        return right[0] @ left[0], (right[0] @ left[1][..., None])[..., 0] + right[1]
+    def join(earlier, later):
+        weights = jnp.matmul(later[0], earlier[0], precision="highest") if full else later[0] * earlier[0]
+        return weights, apply(later[0], earlier[1]) + later[1]
 
-    return lax.associative_scan(join_affine, (weights, offsets))[1]
+    return lax.associative_scan(join, (weights, offsets))[1]

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from tsppl.recurrence.affine import linear_recurrence
+from tsppl.recurrence.chunks import shift
 from tsppl.recurrence.jacobians import full_jacobians
-from tsppl.recurrence.lanes import shift
-from tsppl.recurrence.linear import linear_recurrence
 
 
 def differentiable(advance_with, solve, solve_linear):

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tsppl.recurrence.affine import varying_recurrence
+from tsppl.recurrence.chunks import Chunks, shift
 from tsppl.recurrence.flat_step import flat_step
-from tsppl.recurrence.lanes import Lanes, shift
 
 
 def lyapunov_exponent(f, init, xs=None, length=None, *, num_directions=3, key=None):
@@ -42,7 +43,7 @@ def lyapunov_exponent(f, init, xs=None, length=None, *, num_directions=3, key=No
         return state, state
 
     _, states = lax.scan(step, flat.start, xs, length)
-    whole = Lanes(len(states), 1, len(states))
+    whole = Chunks(len(states), 1, len(states))
     previous = shift(flat.start, states)
 
     def along(key):
@@ -51,18 +52,18 @@ def lyapunov_exponent(f, init, xs=None, length=None, *, num_directions=3, key=No
     return jax.vmap(along)(jax.random.split(key, num_directions)).mean() / len(states)
 
 
-def log_growth(advance, previous, inputs, lanes, key=None):
-    """Log growth ``(num_lanes,)`` of one random tangent vector over each stretch of a trajectory.
+def log_growth(advance, previous, inputs, chunks, key=None):
+    """Log growth ``(num_chunks,)`` of one random tangent vector over each chunk of a trajectory.
 
     Args:
         advance: one step.
         previous: the state before each step, ``(T, n)``.
         inputs: tree of ``(T, ...)``.
-        lanes: the stretches; what fills up the last one counts too.
+        chunks: the chunks; what fills up the last one counts too.
         key: for the directions.
     """
     key = jax.random.key(0) if key is None else key
-    directions = jax.random.normal(key, (lanes.num_lanes, previous.shape[1]), previous.dtype)
+    directions = jax.random.normal(key, (chunks.num_chunks, previous.shape[1]), previous.dtype)
     directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
 
     def step(carry, row):
@@ -77,20 +78,17 @@ def log_growth(advance, previous, inputs, lanes, key=None):
         return (direction, total + jnp.log(grown)), None
 
     carry = directions, jnp.zeros_like(directions[:, 0])
-    return lax.scan(step, carry, lanes.split((previous, inputs)))[0][1]
+    return lax.scan(step, carry, chunks.split((previous, inputs)))[0][1]
 
 
 def error_bound(growth, length, residual):
     """About the largest error of states that each miss their predecessor's image by ``residual``.
 
     Args:
-        growth: log growth of an error over each stretch, ``(num_lanes,)``.
-        length: steps of a stretch.
+        growth: log growth of an error over each chunk, ``(num_chunks,)``.
+        length: steps of a chunk.
         residual: scalar.
     """
 
-    def pass_on(error, growth):
-        error = jnp.exp(growth) * error + jnp.maximum(jnp.exp(growth), 1) * length * residual
-        return error, error
-
-    return lax.scan(pass_on, jnp.zeros_like(residual), growth)[1].max()
+    grown = jnp.exp(growth)
+    return varying_recurrence(grown, jnp.zeros_like(residual), jnp.maximum(grown, 1) * length * residual).max()

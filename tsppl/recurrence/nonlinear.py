@@ -9,15 +9,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from tsppl.recurrence.chunked import solve_chunked
+from tsppl.recurrence.chunks import chunks_for, shift
 from tsppl.recurrence.fallback import finish
 from tsppl.recurrence.flat_step import flat_step
 from tsppl.recurrence.implicit import differentiable
-from tsppl.recurrence.lanes import lanes_for, shift
 from tsppl.recurrence.lyapunov import error_bound, log_growth
-from tsppl.recurrence.sweeps import SWEEPS, solve_by_sweeps
+from tsppl.recurrence.solvers import automatic_solver, check_options, default_tolerance
+from tsppl.recurrence.sweeps import solve_by_sweeps
 from tsppl.upstream import refusing_sites
-
-SOLVERS = ("auto", "scan", "chunked", *SWEEPS)
 
 
 class RecurrenceInfo(NamedTuple):
@@ -26,10 +25,10 @@ class RecurrenceInfo(NamedTuple):
     Attributes:
         iterations: sweeps over the sequence; 0 for a plain loop.
         residual: largest ``|state - f(previous state)| / (1 + |state|)`` when the solver stopped; for ``"chunked"`` the
-            largest change of a boundary state in the last run.
+            largest mismatch of a boundary in the last run.
         converged: whether the solver met its tolerance. Where it is False the values come from the plain loop, or are
             NaN, as ``on_failure`` says.
-        lyapunov_exponent: estimate of the largest one along the trajectory, from tangents over stretches of it, in nats per
+        lyapunov_exponent: estimate of the largest one along the trajectory, from tangents over chunks of it, in nats per
             step: below zero, the recurrence forgets. :func:`lyapunov_exponent` follows them all the way.
     """
 
@@ -101,7 +100,7 @@ def deer_scan(
         solver: what finds the states of all steps.
 
             - ``"scan"``: a plain loop;
-            - ``"chunked"``: stretches side by side, from guessed boundaries that are replaced until they settle
+            - ``"chunked"``: chunks side by side, from guessed boundaries that are replaced until they settle
               (multiple shooting);
             - ``"newton"``: Newton's method with full Jacobians (DEER), ``O(T n^2)`` memory;
             - ``"quasi"``: with diagonal ones, or blocks, ``O(T n)`` memory;
@@ -153,11 +152,7 @@ def deer_scan(
     f = _WithoutSites(f)
     xs = jax.tree.map(jnp.asarray, xs)
     num_steps = _num_steps(xs, length)
-    _check_options(solver, on_failure, jacobian, damping, guess, num_chunks, window)
-    if isinstance(tol, int | float) and not tol > 0:
-        raise ValueError(f"tol must be a positive number, not {tol!r}")
-    if isinstance(max_iters, int | float) and (max_iters != int(max_iters) or max_iters < 1):
-        raise ValueError(f"max_iters must be a positive whole number, not {max_iters!r}")
+    check_options(solver, on_failure, jacobian, damping, guess, num_chunks, window, tol, max_iters)
     if num_steps == 0 or not jax.tree.leaves(init) or (solver == "scan" and not return_info):
         carry, ys = lax.scan(f, init, xs, num_steps, reverse, unroll)
         return (carry, ys, _info_of_loop(jnp.nan)) if return_info else (carry, ys)
@@ -191,10 +186,10 @@ def _solve(
     dtype = flat.start.dtype
     cautious = solver == "auto"
     if cautious:
-        solver = _automatic_solver(num_steps, flat, xs)
+        solver = automatic_solver(num_steps, flat, xs)
     if solver == "scan" and not return_info:
         return *lax.scan(f, init, xs, num_steps, unroll=unroll), None
-    tol = _default_tolerance(dtype) if tol is None else tol
+    tol = default_tolerance(dtype) if tol is None else tol
 
     def solve(captured, start, inputs):
         def advance(state, x):
@@ -207,7 +202,7 @@ def _solve(
             if solver == "chunked":
                 outcome = solve_chunked(
                     advance, start, inputs, num_steps,
-                    tol=tol, max_iters=max_iters, num_lanes=num_chunks, cautious=cautious,
+                    tol=tol, max_iters=max_iters, num_chunks=num_chunks, cautious=cautious,
                 )  # fmt: skip
             else:
                 outcome = solve_by_sweeps(
@@ -221,9 +216,9 @@ def _solve(
                 states = jnp.where(outcome.converged, outcome.states, jnp.nan)
             info = RecurrenceInfo(outcome.iterations, outcome.residual, outcome.converged, jnp.nan)
         if return_info:
-            lanes = lanes_for(num_steps)
-            growth = log_growth(advance, shift(start, states), inputs, lanes)
-            exponent = growth.sum() / (lanes.num_lanes * lanes.length)
+            chunks = chunks_for(num_steps)
+            growth = log_growth(advance, shift(start, states), inputs, chunks)
+            exponent = growth.sum() / (chunks.num_chunks * chunks.length)
             info = info._replace(lyapunov_exponent=exponent)
         return states, jax.tree.map(jnp.asarray, info)
 
@@ -231,7 +226,7 @@ def _solve(
         # Derivatives keep the default tolerance, whatever that of the values is.
         outcome = solve_chunked(
             lambda state, row: advance_with(captured, state, row), start, rows, num_steps,
-            tol=_default_tolerance(dtype), num_lanes=num_chunks, scale=scale,
+            tol=default_tolerance(dtype), num_chunks=num_chunks, scale=scale,
         )  # fmt: skip
         return finish(advance_with, num_steps, outcome, captured, start, rows)
 
@@ -246,10 +241,10 @@ def _unless_chaotic(advance, start, inputs, outcome, damped):
     In a chaotic recurrence states that all follow from one another to rounding lie far from the trajectory.
     """
     states = outcome.states
-    lanes = lanes_for(len(states))
-    growth = log_growth(advance, shift(start, states), inputs, lanes)
-    # What follows from the last stretch concerns nobody, and it may be filled up.
-    bound = error_bound(growth.at[-1].min(0.0), lanes.length, outcome.residual)
+    chunks = chunks_for(len(states))
+    growth = log_growth(advance, shift(start, states), inputs, chunks)
+    # What follows from the last chunk concerns nobody, and it may be filled up.
+    bound = error_bound(growth.at[-1].min(0.0), chunks.length, outcome.residual)
     worst = 1e-6 if states.dtype == jnp.float64 else 1e-2
     converged = outcome.converged & (bound <= worst * (1 + jnp.abs(states).max()))
     # An undamped sweep makes one more step exact whatever the residuals; a damped one does not.
@@ -289,30 +284,6 @@ def _in_windows(f, init, xs, num_steps, window, guess, options):
     return carry, ys, info
 
 
-def _default_tolerance(dtype):
-    return 1e-10 if dtype == jnp.float64 else 1e-6
-
-
-def _automatic_solver(num_steps, flat, xs):
-    """From what one step costs, dtype and backend; see ``benchmarks/papers/deer``."""
-    if jax.default_backend() != "cpu":
-        return "chunked" if num_steps >= 256 else "scan"
-    if flat.start.dtype != jnp.float32 or flat.start.size > 16:
-        return "scan"
-    # Shorter series and cheaper steps take as long as what stretches cost beside their steps.
-    return "chunked" if num_steps >= 4000 and _operations(flat, xs) >= 2000 else "scan"
-
-
-def _operations(flat, xs):
-    """Of one step, as XLA counts them; a transcendental function takes as long as some sixty others."""
-    row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), xs)
-    captured, start = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (flat.captured, flat.start)
-    )
-    counts = jax.jit(flat.advance).lower(captured, start, row).cost_analysis() or {}
-    return counts.get("flops", 0) + 60 * counts.get("transcendentals", 0)
-
-
 def _flat_guess(flat, guess, num_steps):
     if guess is None:
         return jnp.zeros((num_steps, flat.start.size), flat.start.dtype)
@@ -339,30 +310,3 @@ def _num_steps(xs, length):
             f"the leaves of xs, and length if given, must agree in the number of steps, not {sorted(lengths)}"
         )
     return lengths.pop()
-
-
-def check_solver(solver):
-    """``solver``, if there is one of that name.
-
-    Raises:
-        ValueError: otherwise.
-    """
-    if solver not in SOLVERS:
-        raise ValueError(f"solver must be one of {SOLVERS}, not {solver!r}")
-    return solver
-
-
-def _check_options(solver, on_failure, jacobian, damping, guess, num_chunks, window):
-    check_solver(solver)
-    if on_failure not in ("scan", "nan"):
-        raise ValueError(f'on_failure must be "scan" or "nan", not {on_failure!r}')
-    if not callable(jacobian) and jacobian not in ("products", "hutchinson", "pairs"):
-        raise ValueError(f'jacobian must be "products", "hutchinson", "pairs" or a function, not {jacobian!r}')
-    known = damping == "auto" if isinstance(damping, str) else isinstance(damping, jax.Array) or damping > 0
-    if not known:
-        raise ValueError(f'damping must be "auto" or a positive number, sigma^2, not {damping!r}')
-    if guess is not None and solver not in SWEEPS:
-        raise ValueError(f"guess is for the solvers {tuple(SWEEPS)}, not for solver={solver!r}: leave it out")
-    for name, number in {"num_chunks": num_chunks, "window": window}.items():
-        if number is not None and (number != int(number) or number < 1):
-            raise ValueError(f"{name} must be a positive whole number, not {number!r}")

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from tsppl.recurrence.affine import apply, linear_recurrence
+from tsppl.recurrence.chunks import shift
 from tsppl.recurrence.damping import filter_gains
 from tsppl.recurrence.jacobians import diagonals, full_jacobians, in_pairs, pair_blocks, probed_diagonals
-from tsppl.recurrence.lanes import shift
-from tsppl.recurrence.linear import apply, linear_recurrence
 from tsppl.recurrence.outcome import Outcome
 
 SWEEPS = ("newton", "quasi", "elk", "quasi-elk", "jacobi", "picard")

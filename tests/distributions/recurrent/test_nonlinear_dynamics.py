@@ -10,6 +10,7 @@ from jax import lax, random
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.reparam import TransformReparam
 from numpyro.infer.util import log_density
+from scipy import stats
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
@@ -141,3 +142,47 @@ def test_bad_input_says_what_to_change(arguments, message):
     given = {"transition": transition, "initial": jnp.zeros(D), "scale": 1.0, "inputs": INPUTS} | arguments
     with pytest.raises(ValueError, match=message):
         tsd.NonlinearDynamics(num_steps=T, **given)
+
+
+def test_noise_is_the_parameter_in_a_plate_too():
+    y = random.normal(random.key(1), (3, T, D))
+
+    def series(y):
+        with numpyro.plate("series", 3):
+            x = numpyro.sample("x", dynamics("scan"))
+            numpyro.sample("y", dist.Normal(x, 0.5).to_event(2), obs=y)
+
+    noise = random.normal(random.key(2), (3, T, D))
+    by_noise = numpyro.handlers.reparam(series, config={"x": TransformReparam()})
+    density, trace = log_density(by_noise, (y,), {}, {"x_base": noise})
+    x = trace["x"]["value"]
+    assert_allclose(x, dynamics("scan").transforms[0](noise))
+    assert_allclose(log_density(series, (y,), {}, {"x": x})[0], density - 3 * T * jnp.log(SCALE).sum())
+
+
+def test_a_forecast_goes_on_from_the_last_state():
+    still = tsd.NonlinearDynamics(transition, jnp.ones(D), 1e-6, num_steps=T, inputs=INPUTS, solver="scan")
+    x = dynamics("scan").sample(random.key(3))
+    ahead = still.forecast(random.key(4), x[:-2])["value"]
+    expected = transition(x[-3], INPUTS[-2])
+    assert_allclose(ahead[0], expected, atol=1e-5, rtol=0)
+    assert_allclose(ahead[1], transition(expected, INPUTS[-1]), atol=1e-5, rtol=0)
+
+
+def test_series_with_starts_and_inputs_of_their_own_equal_a_loop():
+    starts, inputs = random.normal(random.key(5), (2, D)), jnp.stack([INPUTS, -INPUTS])
+    law = tsd.NonlinearDynamics(transition, starts, SCALE, num_steps=T, inputs=inputs, batch_shape=(2,), solver="scan")
+    x = law.sample(random.key(6), (3,))
+    assert x.shape == (3, 2, T, D)
+    for i in range(2):
+        one = tsd.NonlinearDynamics(transition, starts[i], SCALE, num_steps=T, inputs=inputs[i], solver="scan")
+        assert_allclose(law.log_prob(x)[:, i], one.log_prob(x[:, i]))
+        noise = law.transforms[0].inv(x)
+        assert_allclose(one.transforms[0](noise[:, i]), x[:, i], atol=1e-8, rtol=0)
+
+
+def test_probabilities_below_are_those_of_the_noise():
+    x = dynamics("scan").sample(random.key(7), (400,))
+    below, up_to = dynamics("scan").cdf_steps(x)
+    assert_allclose(below, up_to)
+    assert stats.kstest(np.asarray(below).ravel(), "uniform").pvalue > 1e-3

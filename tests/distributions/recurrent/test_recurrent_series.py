@@ -150,3 +150,72 @@ def test_plate_makes_several_series_of_one_law():
 
     density = log_density(model, (), {}, {})[0]
     assert_allclose(density, series("gaussian").log_prob(value).sum())
+
+
+MASK = jnp.array([True, True, False, True, False, False, True, True, True])
+FED = {"constant": 0.5, "function of the state": lambda h: jnp.exp(READOUT @ h)}
+
+
+@pytest.mark.parametrize("missing", FED.values(), ids=FED)
+def test_a_missing_step_is_fed_as_the_user_says(missing):
+    law = tsd.RecurrentSeries(
+        transition, jnp.zeros(UNITS), EMISSIONS["poisson"], num_steps=T, inputs=INPUTS, mask=MASK, missing=missing
+    )
+    value = series("poisson").sample(random.key(7))
+    terms = jax.jit(law.log_prob_steps)(jnp.where(MASK[:, None], value, -1))
+    completed = law.sample_missing(random.key(8), value)
+    h, previous = jnp.zeros(UNITS), jnp.zeros(CHANNELS)
+    for t in range(T):
+        h = transition(h, previous, INPUTS[t])
+        expected = EMISSIONS["poisson"](h).log_prob(value[t]) if MASK[t] else 0.0
+        assert_allclose(terms[t], jnp.asarray(expected), rtol=1e-8)
+        previous = value[t] if MASK[t] else missing(h) if callable(missing) else jnp.full(CHANNELS, missing)
+    # What is drawn for a missing step has no effect on later ones.
+    assert_allclose(law.log_prob(completed), terms.sum())
+
+
+def test_a_ragged_series_ends_at_its_length():
+    value = series("gaussian").sample(random.key(9))
+    law = tsd.RecurrentSeries(
+        transition, jnp.zeros(UNITS), EMISSIONS["gaussian"], num_steps=T, inputs=INPUTS, lengths=jnp.array([5, T])
+    )
+    padded = jnp.stack([value.at[5:].set(jnp.nan), value])
+    both = jax.jit(law.log_prob)(padded)
+    assert_allclose(
+        both, jnp.stack([series("gaussian", num_steps=5).log_prob(value[:5]), series("gaussian").log_prob(value)])
+    )
+    completed = law.sample_missing(random.key(10), padded)
+    assert jnp.isfinite(completed).all()
+    np.testing.assert_array_equal(completed[1], value)
+    assert jnp.isnan(law.cdf_steps(padded)[0][0, 5:]).all()
+
+
+def test_series_with_starts_and_inputs_of_their_own_equal_a_loop():
+    starts, inputs = random.normal(random.key(11), (2, UNITS)), jnp.stack([INPUTS, -INPUTS])
+    law = tsd.RecurrentSeries(
+        transition, starts, EMISSIONS["gaussian"], num_steps=T, inputs=inputs, batch_shape=(2,), solver="scan"
+    )
+    assert law.batch_shape == (2,)
+    value = law.sample(random.key(12), (3,))
+    assert value.shape == (3, 2, T, CHANNELS)
+    for i in range(2):
+        one = tsd.RecurrentSeries(
+            transition, starts[i], EMISSIONS["gaussian"], num_steps=T, inputs=inputs[i], solver="scan"
+        )
+        assert_allclose(law.log_prob(value)[:, i], one.log_prob(value[:, i]))
+
+
+def test_masks_and_batches_that_cannot_be_are_refused():
+    def law(**options):
+        return tsd.RecurrentSeries(
+            transition, jnp.zeros(UNITS), EMISSIONS["gaussian"], **({"num_steps": T, "inputs": INPUTS} | options)
+        )
+
+    with pytest.raises(ValueError, match="mask needs missing"):
+        law(mask=MASK)
+    with pytest.raises(
+        ValueError, match=r"missing has shape \(3,\); it must be a number, like one observation, \(2,\)"
+    ):
+        law(mask=MASK, missing=jnp.zeros(3))
+    with pytest.raises(ValueError, match=r"initial has shape \(3,\); with batch_shape=\(2,\) it must begin"):
+        law(batch_shape=(2,))

@@ -10,7 +10,7 @@ from jax import random
 
 from tests.helpers import assert_allclose
 from tsppl.messages import AffineGaussian, Gaussian, kalman_filter, kalman_log_likelihood
-from tsppl.messages.linear_gaussian.lanes import lanes_value
+from tsppl.messages.linear_gaussian.chunked import chunked_value
 from tsppl.messages.linear_gaussian.smoother import kalman_smoother, sample_trajectory
 from tsppl.messages.linear_gaussian.steady import steady_value
 from tsppl.messages.methods import linear_gaussian_method
@@ -266,7 +266,7 @@ def long_model(name):
 def test_lanes_equal_the_sequential_evidence(name, vouches):
     """Also where what was guessed is not forgotten, and where rounding would spoil covariances."""
     model = long_model(name)
-    value, vouched = jax.jit(lanes_value)(*model)
+    value, vouched = jax.jit(chunked_value)(*model)
     expected = jax.jit(lambda *model: reference(*model[:4], observed=model[4]))(*model)
     assert bool(vouched) == vouches
     if vouches:

@@ -1,11 +1,11 @@
 """Hidden Markov statistics of one long sequence, computed in chunks side by side.
 
-A chain forgets. Each chunk starts from a guess, made by a few hundred steps over the chunk before it, and all chunks
-advance together, one step of each at a time: arithmetic on vectors in place of a loop over single steps. Afterwards the
-guess of every chunk is compared with where the chunk before it really ended. The comparison is of ratios (Hilbert's
+A chain forgets. Each chunk starts from a guess, made by a warm-up of a few hundred steps over the chunk before it, and all
+chunks advance together, one step of each at a time: arithmetic on vectors in place of a loop over single steps. Afterwards
+the guess of every boundary is compared with where the chunk before it really ended. The comparison is of ratios (Hilbert's
 projective metric), so that a state of small probability counts as much as any other. Where a guess was near but not near
 enough, all chunks go once more, from where the ones before them ended; where it still fails, the answer is not vouched
-for. Exactness rests on the comparison, never on the chain's forgetting.
+for. Exactness rests on the comparison, never on the chain's forgetting (words as in :mod:`tsppl.messages.certified`).
 
 Arrays in here are ``(steps of a chunk, K, chunks)``: the last axis is the one that the machine vectorises. The barriers
 keep the compiler from recomputing a transposed array at every use.
@@ -22,13 +22,14 @@ from jaxtyping import Array, Float, Int
 
 from tsppl.messages.hidden_markov.scaled import loses_nothing
 from tsppl.messages.log_space import finite_largest
+from tsppl.recurrence.chunks import chunks_last
 
 WARM_UP = 256
 MIN_CHUNK_STEPS = 2 * WARM_UP
 MAX_BYTES = 512
 """Of one number for each chunk: 128 chunks in float32, 64 in float64."""
 NEAR = 0.3
-"""Differences of guesses that vanish over one more chunk, if they shrink as fast as they did over the warm-up."""
+"""Mismatches that vanish over one more chunk, if they shrink as fast as they did over the warm-up."""
 
 
 def number_of_chunks(num_steps, dtype):
@@ -36,8 +37,8 @@ def number_of_chunks(num_steps, dtype):
     return max(1, min(MAX_BYTES // dtype.itemsize, num_steps // MIN_CHUNK_STEPS))
 
 
-class Chunks(NamedTuple):
-    """Forward pass; ``steps`` is the index of every step in the sequence, at or beyond its end where it only fills."""
+class ForwardPass(NamedTuple):
+    """Of all chunks; ``steps`` is the index of every step in the sequence, at or beyond its end where it only fills."""
 
     steps: Int[Array, "steps chunks"]
     transition: Float[Array, "K K"]
@@ -62,10 +63,17 @@ def chunked_statistics(log_initial, log_transition, log_likelihoods):
 
 def split(rows):
     """``(T, K)`` as chunks, the last filled with zeros."""
-    num_steps, width = rows.shape
-    num_chunks = number_of_chunks(num_steps, rows.dtype)
-    chunks = jnp.pad(rows, ((0, -num_steps % num_chunks), (0, 0))).reshape(num_chunks, -1, width)
-    return lax.optimization_barrier(chunks.transpose(1, 2, 0))
+    return lax.optimization_barrier(chunks_last(rows, number_of_chunks(len(rows), rows.dtype)))
+
+
+def from_before(first, ends):
+    """Where each chunk starts: the first as told, the others where the one before ends."""
+    return jnp.roll(ends, 1, axis=-1).at[..., 0].set(first)
+
+
+def from_behind(last, ends):
+    """Where each chunk starts that runs backward: the last as told, the others where the one after ends."""
+    return jnp.roll(ends, -1, axis=-1).at[..., -1].set(last)
 
 
 def step_indices(chunks):
@@ -75,7 +83,7 @@ def step_indices(chunks):
 
 
 def chunked_forward(log_initial, log_transition, log_likelihoods):
-    """The evidence, :class:`Chunks`, and whether every guess was met and nothing was lost."""
+    """The evidence, the :class:`ForwardPass`, and whether every guess was met and nothing was lost."""
     initial, transition = jnp.exp(log_initial), jnp.exp(log_transition)
     log_chunks = split(log_likelihoods)
     shifts = finite_largest(log_chunks, axis=1)
@@ -87,7 +95,7 @@ def chunked_forward(log_initial, log_transition, log_likelihoods):
 
     def run(ends, initial, transition, likelihoods):
         """From where the chunks before end: where each ends, what its steps give, and how far off the start was."""
-        start = jnp.roll(ends, 1, axis=1).at[:, 0].set(initial)
+        start = from_before(initial, ends)
         end, outputs = _advance(start, transition, likelihoods)
         return end, outputs, mismatch(start[:, 1:], end[:, :-1])
 
@@ -95,7 +103,7 @@ def chunked_forward(log_initial, log_transition, log_likelihoods):
 
     def kept(floor):
         following = jax.vmap(_predict, in_axes=(0, None))(filtered, transition)
-        first = jnp.roll(following[-1:], 1, axis=-1).at[:, :, 0].set(initial)
+        first = from_before(initial, following[-1:])
         predicted = jnp.concatenate([first, following[:-1]])
         return (filtered >= floor) | (predicted == 0) | (split(log_likelihoods) == -jnp.inf)
 
@@ -103,7 +111,7 @@ def chunked_forward(log_initial, log_transition, log_likelihoods):
     vouched = loses_nothing(log_initial, log_transition, normalizers, kept)
     # The steps that fill the last chunk leave all others alone only if every row of transitions sums to one.
     vouched &= met & (abs(transition.sum(-1) - 1) < 1e-5).all()
-    return value, Chunks(steps, transition, filtered), vouched
+    return value, ForwardPass(steps, transition, filtered), vouched
 
 
 def _advance(predicted, transition, likelihoods):
@@ -132,7 +140,7 @@ def _backward(chunks, num_steps):
     guess = lax.scan(partial(_retreat, chunks.transition), nothing_behind, chunks.filtered[:WARM_UP], reverse=True)[0]
 
     def run(ends, chunks, last):
-        start = jnp.roll(ends, -1, axis=1).at[:, -1].set(last)
+        start = from_behind(last, ends)
         end, outputs = _smooth(start, chunks, num_steps)
         return end, outputs, mismatch(start[:, :-1], end[:, 1:])
 

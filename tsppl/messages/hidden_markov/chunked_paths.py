@@ -1,8 +1,8 @@
 """State paths of one long sequence, computed in chunks side by side.
 
-As in :mod:`tsppl.messages.hidden_markov.chunked`, every chunk starts from a guess that is compared with the truth
+As in :mod:`tsppl.messages.hidden_markov.chunked`, every boundary is guessed by a warm-up and compared with the truth
 afterwards. A backtrace forgets where it began once all states have the same predecessor, and two backtraces that have
-met are equal from there on, so there the comparison is of integers. Where only some chunks missed, all go once more.
+met are equal from there on, so there the comparison is of integers. Where only some boundaries are not met, all chunks go once more.
 """
 
 from functools import partial
@@ -10,7 +10,15 @@ from functools import partial
 import jax.numpy as jnp
 from jax import lax
 
-from tsppl.messages.hidden_markov.chunked import WARM_UP, chunked_forward, split, step_indices, until_met
+from tsppl.messages.hidden_markov.chunked import (
+    WARM_UP,
+    chunked_forward,
+    from_before,
+    from_behind,
+    split,
+    step_indices,
+    until_met,
+)
 
 
 def chunked_sample_path(uniforms, log_initial, log_transition, log_likelihoods):
@@ -58,7 +66,7 @@ def chunked_most_likely_path(log_initial, log_transition, log_likelihoods):
         return best, (source, score[:, -1])
 
     def run(ends, log_initial, log_transition, log_chunks):
-        start = jnp.roll(ends, 1, axis=1).at[:, 0].set(log_initial)
+        start = from_before(log_initial, ends)
         end, outputs = lax.scan(partial(advance, log_transition), start, log_chunks)
         return end, outputs, _share_unmet(_scores_meet(start[:, 1:], end[:, :-1]))
 
@@ -101,7 +109,7 @@ def _backtrace(tables, last, num_steps):
         return state, state
 
     def run(ends, last, *steps):
-        start = jnp.roll(ends, -1).at[-1].set(last)
+        start = from_behind(last, ends)
         end, path = lax.scan(follow, start, steps, reverse=True)
         return end, path, _share_unmet(start[:-1] == end[1:])
 

@@ -8,11 +8,11 @@ from jaxtyping import Array, Bool, Float
 
 from tsppl.messages.certified import certified, with_gradient
 from tsppl.messages.linear_gaussian.adjoint import predictor_gradient, predictor_value
+from tsppl.messages.linear_gaussian.chunked import chunked_value
 from tsppl.messages.linear_gaussian.filter import kalman_filter
-from tsppl.messages.linear_gaussian.lanes import lanes_value
 from tsppl.messages.linear_gaussian.steady import num_transient_steps, steady_gradient, steady_value
 from tsppl.messages.linear_gaussian.steps import AffineGaussian, Gaussian
-from tsppl.messages.methods import CHUNKED_BATCH, linear_gaussian_method, use_lanes
+from tsppl.messages.methods import CHUNKED_BATCH, linear_gaussian_method, use_chunks
 
 
 def kalman_log_likelihood(
@@ -38,7 +38,7 @@ def kalman_log_likelihood(
         observed: True = observed, ``(T, N)``; None if every entry was.
         method: ``"auto"``, ``"sequential"``, ``"steady"`` or ``"parallel"``. Steady takes covariances as constant once
             they are, where nothing but biases varies in time and nothing is missing, and cuts the sequences of other
-            small models into stretches side by side; where either would not be exact it answers as sequential.
+            small models into chunks side by side; where either would not be exact it answers as sequential.
 
     >>> import jax, jax.numpy as jnp
     >>> from tsppl.messages import AffineGaussian, Gaussian, kalman_log_likelihood
@@ -50,7 +50,7 @@ def kalman_log_likelihood(
     >>> jax.grad(log_likelihood)(Gaussian(jnp.zeros(1), one)).mean.round(3).tolist()
     [0.615]
     """
-    lanes = use_lanes(method, emission, values)
+    in_chunks = use_chunks(method, emission, values)
     method = linear_gaussian_method(method, dynamics, emission, len(values), observed)
     model = initial, dynamics, emission, values
     if method == "parallel":
@@ -76,8 +76,8 @@ def kalman_log_likelihood(
         steps = num_transient_steps(len(values))
         value = certified(on_leaves(partial(_steady_value, steps)), value)
         gradient = certified(on_leaves(partial(_steady_gradient_leaves, steps)), gradient)
-    elif lanes:
-        value = certified(on_leaves(lanes_value), value, largest_batch=CHUNKED_BATCH)
+    elif in_chunks:
+        value = certified(on_leaves(chunked_value), value, largest_batch=CHUNKED_BATCH)
     return with_gradient(value, gradient, reference)(*leaves)
 
 

@@ -1,10 +1,10 @@
-"""The evidence of small linear-Gaussian models of any kind in lockstep: stretches of the sequence side by side.
+"""The evidence of small linear-Gaussian models of any kind in lockstep: chunks of the series side by side.
 
-The filter forgets where it started. So the sequence is cut into stretches, one lane each; every lane starts from what a
-run over the end of the stretch before it arrives at, and all take their steps together, in algebra written out entry by
-entry on vectors of lanes. Where each lane ends is compared with where the next one started: equality proves the answer,
-whatever was guessed. Covariances are carried as such, not as roots, which is safe in float64 while no observation is
-very much more precise than its prediction; that is checked too.
+The filter forgets where it started. So the series is cut into chunks; every boundary is guessed by a warm-up over the end of
+the chunk before it, and all chunks take their steps together, in algebra written out entry by entry on vectors of chunks.
+Where each chunk ends is compared with the guess that the next one started from: boundaries that are met prove the answer,
+whatever was guessed (words as in :mod:`tsppl.messages.certified`). Covariances are carried as such, not as roots, which is
+safe in float64 while no observation is very much more precise than its prediction; that is checked too.
 """
 
 import jax
@@ -15,14 +15,15 @@ from jaxtyping import Array, Bool, Float
 from tsppl.messages.linear_gaussian.adjoint import pad_last
 from tsppl.messages.linear_gaussian.roots import transpose
 from tsppl.messages.linear_gaussian.steps import LOG_TWO_PI, AffineGaussian, Gaussian, join_time, split_time
+from tsppl.recurrence.chunks import chunks_last, shift
 
-LANES = 40
+NUM_CHUNKS = 40
 TOLERANCE = 1e-9
 LARGEST_RATIO = 1e6
 """Of predicted to noise variance; digits lost to rounding in an update."""
 
 
-def lanes_value(
+def chunked_value(
     initial: Gaussian,
     dynamics: AffineGaussian,
     emission: AffineGaussian,
@@ -34,15 +35,10 @@ def lanes_value(
     dynamics = pad_last(dynamics)
     dynamics = dynamics._replace(root=dynamics.root @ transpose(dynamics.root))
     constant, varying = split_time(dynamics)
-    length = -(-len(values) // LANES)
-    warm = min(length, max(128, length // 4))
-
-    def lanes(array):
-        """``(T, ...)`` as ``(length, ..., LANES)``; the steps added at the end observe nothing."""
-        array = jnp.pad(array, ((0, LANES * length - len(array)),) + ((0, 0),) * (array.ndim - 1))
-        return jnp.moveaxis(array.reshape(LANES, length, *array.shape[1:]), 0, -1)
-
-    rows = jax.tree.map(lanes, (varying, looks, whitened))
+    length = -(-len(values) // NUM_CHUNKS)
+    warm_up = min(length, max(128, length // 4))
+    # The steps added at the end observe nothing.
+    rows = jax.tree.map(lambda array: chunks_last(array, NUM_CHUNKS), (varying, looks, whitened))
 
     def step(state, row):
         varying, look, value = row
@@ -50,12 +46,12 @@ def lanes_value(
         return _move(mean, covariance, join_time(constant, varying)), (misfit, ratio)
 
     first = _entries(initial.mean, initial.root @ initial.root.T)
-    everywhere = jax.tree.map(lambda a: jnp.broadcast_to(a, (LANES,)), first)
-    warmed, _ = lax.scan(step, everywhere, jax.tree.map(lambda a: a[-warm:], rows))
-    starts = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[:-1]]), first, warmed)
+    everywhere = jax.tree.map(lambda a: jnp.broadcast_to(a, (NUM_CHUNKS,)), first)
+    guess, _ = lax.scan(step, everywhere, jax.tree.map(lambda a: a[-warm_up:], rows))
+    starts = jax.tree.map(shift, first, guess)
     ends, (misfits, ratios) = lax.scan(step, starts, rows)
     # A NaN, wherever it comes from, fails a comparison.
-    vouched = regular & _agree(ends, starts) & (ratios.max() <= LARGEST_RATIO)
+    vouched = regular & _met(ends, starts) & (ratios.max() <= LARGEST_RATIO)
     return offset - 0.5 * (misfits.sum() + jnp.log(ratios).sum()), vouched
 
 
@@ -90,7 +86,7 @@ def _update(mean, packed, looks, values):
 
 
 def _move(mean, packed, dynamics):
-    """One step of the dynamics, whose root holds the noise covariance; fields with or without a last axis of lanes."""
+    """One step of the dynamics, whose root holds the noise covariance; fields with or without a last axis of chunks."""
     weights, bias, noise = dynamics
     size = len(mean)
     covariance = _full(packed, size)
@@ -99,8 +95,8 @@ def _move(mean, packed, dynamics):
     return tuple(bias[i] + _dot(weights[i], mean) for i in range(size)), packed
 
 
-def _agree(ends, starts):
-    """Whether each lane ends where the next one started, relative to standard deviations."""
+def _met(ends, starts):
+    """Whether each chunk ends where the next one started, relative to standard deviations."""
     mean, packed = (jnp.stack(entries)[:, :-1] for entries in ends)
     next_mean, next_packed = (jnp.stack(entries)[:, 1:] for entries in starts)
     size = len(mean)
