@@ -50,7 +50,7 @@ def log_likelihood(
         NotImplementedError: if a class has no exact left-out terms.
 
     >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist, tsppl.distributions as tsd
-    >>> from tsppl.posterior.scoring import log_likelihood
+    >>> from tsppl import log_likelihood
     >>> def model(y):
     ...     rate = numpyro.sample("rate", dist.Gamma(2.0, 0.2).expand([2]).to_event(1))
     ...     transition_probs, emission = jnp.array([[0.9, 0.1], [0.1, 0.9]]), dist.Poisson(rate)
