@@ -237,8 +237,7 @@ class SwitchingAutoregression(MarkovSwitching):
         """
         if self.initial is None:
             raise NotImplementedError(
-                f"{type(self).__name__} without `initial` is a density given the first {self.num_conditioned} "
-                "steps and "
+                f"{type(self).__name__} without `initial` is a density given the first {self.num_conditioned} steps and "
                 "cannot be sampled: pass initial=, or use forecast(key, value, num_steps)"
             )
         state_key, initial_key, key = random.split(key, 3)
@@ -261,10 +260,8 @@ class SwitchingAutoregression(MarkovSwitching):
     def _completion(self, key, value):
         if self.observed_mask is not None:
             raise NotImplementedError(
-                f"{type(self).__name__} cannot draw steps that are missing inside a series, because a step with a "
-                "missing "
-                "lag is not scored; steps after `lengths` it can. With one state, LinearGaussianSSM in companion "
-                "form can"
+                f"{type(self).__name__} cannot draw steps that are missing inside a series, because a step with a missing "
+                "lag is not scored; steps after `lengths` it can. With one state, LinearGaussianSSM in companion form can"
             )
         states_key, key = random.split(key)
         states = self.sample_latents(states_key, value)["states"]
@@ -338,8 +335,7 @@ class SwitchingAutoregression(MarkovSwitching):
         num_paths = self.num_states ** (self.num_lags + 1)
         if num_paths > MAX_LEFT_OUT_PATHS:
             raise NotImplementedError(
-                f"exact left-out terms need K^(L+1) = {num_paths} state paths per step, more than "
-                f"{MAX_LEFT_OUT_PATHS}; "
+                f"exact left-out terms need K^(L+1) = {num_paths} state paths per step, more than {MAX_LEFT_OUT_PATHS}; "
                 "log_prob_steps gives one-step-ahead terms, which answer another question"
             )
         if self.initial is not None and self.num_lags > 1:

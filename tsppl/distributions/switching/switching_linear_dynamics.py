@@ -52,12 +52,11 @@ class RecurrentTransitions:
 class SwitchingLinearDynamics(SwitchingAutoregression):
     """A latent trajectory with linear dynamics chosen by a hidden Markov state; the states are summed out.
 
-    ``x_t = weights[z_t] @ x_{t-1} + noise[z_t]`` (Ackerson and Fu 1970; Linderman et al. 2017 for recurrent
-    transitions).
+    ``x_t = weights[z_t] @ x_{t-1} + noise[z_t]`` (Ackerson and Fu 1970; Linderman et al. 2017 for recurrent transitions).
     Use it as a latent site, then any emission: ``x = sample("x", SwitchingLinearDynamics(...))``,
     ``sample("y", Poisson(jnp.exp(x @ C.T)).to_event(2), obs=y)``. Latent, so there is no mask and there are no
     lengths: mask the emission. Fix the scale of the noise and leave the emission matrix free: the product is
-        identified, each is not.
+    identified, each is not.
 
     Args:
         initial_probs: probabilities of ``z_0``, ``(..., K)``.
@@ -163,8 +162,7 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
         size = self.noise.event_shape[-1:]
         if weights.ndim < 2 or weights.shape[-1:] != size or state_logits.shape[-1:] != weights.shape[-2:-1]:
             raise ValueError(
-                f"RecurrentTransitions has state_logits of shape {state_logits.shape} and weights of shape "
-                f"{weights.shape}: "
+                f"RecurrentTransitions has state_logits of shape {state_logits.shape} and weights of shape {weights.shape}: "
                 f"(..., K, K) and (..., K, {size[0] if size else 'D'}) are needed"
             )
         num_states = weights.shape[-2]
@@ -205,8 +203,7 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
         if self.recurrence is not None:
             raise NotImplementedError(
                 "recurrent transitions depend on the trajectory, so the left-out terms have no closed form; "
-                "log_prob_steps "
-                "gives one-step-ahead terms, which answer another question"
+                "log_prob_steps gives one-step-ahead terms, which answer another question"
             )
         return super().log_prob_left_out(value)
 
