@@ -3,7 +3,7 @@
 from tsppl.distributions.shapes import parameter_batch
 
 
-def check_weights(weights, step_shape, *, num_states, num_steps, time_varying):
+def check_weights(weights, step_shape, num_states, *, num_steps, time_varying):
     """Check weights ``(..., K, L, N, N)``, or ``(..., K, L)`` of a scalar series; ``K`` may be 1.
 
     Args:

@@ -83,29 +83,16 @@ class MeanSwitchingAutoregression(SwitchingAutoregression):
             )
         self.weights, self.noise, self.initial = jnp.asarray(weights), as_distribution("noise", noise), None
         num_states, batches, rows, varying = self._store_chain(
-            initial_probs,
-            transition_probs,
-            initial_logits,
-            transition_logits,
-            num_steps=num_steps,
-            time_varying=tuple(time_varying),
+            initial_probs, transition_probs, initial_logits, transition_logits, num_steps, tuple(time_varying)
         )
         step_shape = self.noise.event_shape
-        common = {"num_states": num_states, "num_steps": num_steps, "time_varying": varying}
-        batches["weights"], num_lags = check_weights(self.weights, step_shape, **common)
+        steps = {"num_steps": num_steps, "time_varying": varying}
+        batches["weights"], num_lags = check_weights(self.weights, step_shape, num_states, **steps)
         batches["means"] = parameter_batch("means", self.means.shape, (num_states,) + step_shape, num_steps=None)
-        batch = self._store_autoregression(
-            batches, rows, ("weights", num_lags), num_conditioned, known_states, **common
-        )
+        lags = ("weights", num_lags)
+        batch = self._store_autoregression(num_states, batches, rows, lags, num_conditioned, known_states, **steps)
         self._initialize(
-            batch,
-            step_shape,
-            num_steps=num_steps,
-            time_varying=varying,
-            method=method,
-            mask=mask,
-            lengths=lengths,
-            validate_args=validate_args,
+            batch, step_shape, mask=mask, lengths=lengths, method=method, validate_args=validate_args, **steps
         )
         self._warn_if_nothing_is_scored()
         size = num_states ** (num_lags + 1)

@@ -93,12 +93,7 @@ class SALT(SwitchingAutoregression):
         self.initial = None if initial is None else as_distribution("initial", initial)
         time_varying = check_time_varying("SALT", time_varying, ("transition_probs", "transition_logits", "noise"))
         num_states, batches, rows, varying = self._store_chain(
-            initial_probs,
-            transition_probs,
-            initial_logits,
-            transition_logits,
-            num_steps=num_steps,
-            time_varying=time_varying,
+            initial_probs, transition_probs, initial_logits, transition_logits, num_steps, time_varying
         )
         step_shape = self.noise.event_shape
         if len(step_shape) != 1:
@@ -107,25 +102,10 @@ class SALT(SwitchingAutoregression):
                 ".to_event(1), or use AutoregressiveHMM"
             )
         batches |= self._check_factors(num_states, step_shape[0], num_steps)
-        batch = self._store_autoregression(
-            batches,
-            rows,
-            ("lag_factors", self.num_lags),
-            num_conditioned,
-            known_states,
-            num_states=num_states,
-            num_steps=num_steps,
-            time_varying=varying,
-        )
+        lags, steps = ("lag_factors", self.num_lags), {"num_steps": num_steps, "time_varying": varying}
+        batch = self._store_autoregression(num_states, batches, rows, lags, num_conditioned, known_states, **steps)
         self._initialize(
-            batch,
-            step_shape,
-            num_steps=num_steps,
-            time_varying=varying,
-            method=method,
-            mask=mask,
-            lengths=lengths,
-            validate_args=validate_args,
+            batch, step_shape, mask=mask, lengths=lengths, method=method, validate_args=validate_args, **steps
         )
         self._warn_if_nothing_is_scored()
 

@@ -36,7 +36,7 @@ class SwitchingAutoregression(MarkovSwitching):
     pytree_aux_fields = ("num_conditioned",)
 
     def _store_autoregression(
-        self, batches, rows, lags, num_conditioned, known_states, *, num_states, num_steps, time_varying
+        self, num_states, batches, rows, lags, num_conditioned, known_states, *, num_steps, time_varying
     ):
         """Check noise and start and store known states; returns the batch shape of all arguments.
 

@@ -11,7 +11,7 @@ class MarkovChainParameters:
     pytree_data_fields = ("initial_probs", "transition_probs", "initial_logits", "transition_logits")
 
     def _store_chain(
-        self, initial_probs, transition_probs, initial_logits, transition_logits, *, num_steps, time_varying, rules=()
+        self, initial_probs, transition_probs, initial_logits, transition_logits, num_steps, time_varying, rules=()
     ):
         """Store and check the chain's arguments; ``rules`` are classes of transitions that are taken besides arrays.
 

@@ -63,23 +63,9 @@ class HiddenMarkov(SwitchingEmission):
             "HiddenMarkov", time_varying, ("emission", "transition_probs", "transition_logits")
         )
         num_states, batches, rows, varying = self._store_chain(
-            initial_probs,
-            transition_probs,
-            initial_logits,
-            transition_logits,
-            num_steps=num_steps,
-            time_varying=time_varying,
+            initial_probs, transition_probs, initial_logits, transition_logits, num_steps, time_varying
         )
-        batch = self._store_emission(
-            emission, batches, rows, known_states, num_states=num_states, num_steps=num_steps, time_varying=varying
-        )
-        self._initialize(
-            batch,
-            self.emission.event_shape,
-            num_steps=num_steps,
-            time_varying=varying,
-            method=method,
-            mask=mask,
-            lengths=lengths,
-            validate_args=validate_args,
-        )
+        steps = {"num_steps": num_steps, "time_varying": varying}
+        batch = self._store_emission(emission, num_states, batches, rows, known_states, **steps)
+        shape = self.emission.event_shape
+        self._initialize(batch, shape, mask=mask, lengths=lengths, method=method, validate_args=validate_args, **steps)

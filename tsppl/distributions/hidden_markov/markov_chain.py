@@ -51,12 +51,7 @@ class MarkovChain(MarkovChainParameters, SequenceDistribution):
     ):
         time_varying = check_time_varying("MarkovChain", time_varying, ("transition_probs", "transition_logits"))
         _, batches, rows, varying = self._store_chain(
-            initial_probs,
-            transition_probs,
-            initial_logits,
-            transition_logits,
-            num_steps=num_steps,
-            time_varying=time_varying,
+            initial_probs, transition_probs, initial_logits, transition_logits, num_steps, time_varying
         )
         batch = broadcast_batches(batches, num_steps=num_steps, time_varying=varying, rows=rows)
         self._initialize(

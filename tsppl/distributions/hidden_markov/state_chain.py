@@ -62,7 +62,9 @@ class StateChain(NamedTuple):
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
     >>> swap, stays = jnp.array([[0.0, 1.0], [1.0, 0.0]]), dist.Poisson(jnp.array([2.0, 4.0]))
-    >>> model = tsd.HiddenSemiMarkov(jnp.full(2, 0.5), swap, stays, dist.Poisson(stays.rate), num_steps=6, max_duration=3)
+    >>> model = tsd.HiddenSemiMarkov(
+    ...     jnp.full(2, 0.5), swap, stays, dist.Poisson(stays.rate), num_steps=6, max_duration=3
+    ... )
     >>> model.state_chain().reported.tolist()
     [0, 0, 0, 1, 1, 1]
     """

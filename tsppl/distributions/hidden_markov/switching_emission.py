@@ -24,7 +24,7 @@ class SwitchingEmission(MarkovSwitching):
     pytree_data_fields = ("emission",)
     arg_constraints = {}
 
-    def _store_emission(self, emission, batches, rows, known_states, *, num_states, num_steps, time_varying):
+    def _store_emission(self, emission, num_states, batches, rows, known_states, *, num_steps, time_varying):
         """Store and check the emission and known states; returns the batch shape of all arguments.
 
         Args:

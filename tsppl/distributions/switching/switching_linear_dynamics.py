@@ -136,8 +136,8 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
             transition_probs,
             initial_logits,
             transition_logits,
-            num_steps=num_steps,
-            time_varying=time_varying,
+            num_steps,
+            time_varying,
             rules=RecurrentTransitions,
         )
         step_shape = self.noise.event_shape
