@@ -23,7 +23,7 @@ from tsppl import messages
 from tsppl.conjugate import regression_statistics
 from tsppl.inference import auto_gibbs
 from tsppl.inference.gibbs.states.complete_data import CompleteData
-from tsppl.inference.gibbs.states.state_regression import _rows, regression_conditional
+from tsppl.inference.gibbs.states.state_regression import regression_conditional
 
 NUM_CALLS = 7
 
@@ -83,11 +83,11 @@ def sweep_costs(num_states, size, num_lags, num_steps):
         return CompleteData(model, "y", (series, num_states, num_lags), {}, values)
 
     def potentials(values, series):
-        return data(values, series).distribution._potentials(series)
+        return data(values, series).distribution.potentials(series)
 
     def statistics(series, states):
-        inputs, outputs, rows = _rows(data(values, series), states)
-        return regression_statistics(inputs, outputs, rows, num_states)
+        rows = data(values, series).distribution.regression_rows(series, states.shape[:-1])
+        return regression_statistics(rows.inputs, rows.outputs, rows.labels(states), num_states)
 
     def regression(values, series, states):
         conditional = regression_conditional(data(values, series), states, "coefficients", "covariance")

@@ -151,7 +151,7 @@ def test_joint_gaussian_channels():
     weights = jnp.asarray(0.4 * rng.normal(size=(2, 1, 2, 2)))
     noise = dist.MultivariateNormal(jnp.array([[0.0, 1.0], [-1.0, 0.5]]), scale_tril=root)
     series = tsd.AutoregressiveHMM(INITIAL, ROWS, weights, noise, num_steps=4)
-    potentials = [np.asarray(array, float) for array in series._potentials(value)]
+    potentials = [np.asarray(array, float) for array in series.potentials(value)]
     predicted = reference.predicted(*potentials)
     means = np.einsum("knm,tm->tkn", np.asarray(weights)[:, 0], np.asarray(value)[:-1]) + np.asarray(noise.loc)
     scale = np.sqrt(np.diag(root @ root.T))

@@ -214,8 +214,7 @@ class SequenceDistribution(Distribution):
         if self.time_varying:
             raise ValueError(
                 f"{self.time_varying[0]} varies in time over {self.num_steps} steps, and a forecast needs its "
-                "future: build "
-                f"the distribution for {self.num_steps} + {num_steps} steps and call forecast(key, value) without "
+                f"future: build the distribution for {self.num_steps} + {num_steps} steps and call forecast(key, value) without "
                 "num_steps"
             )
         longer = copy.copy(self)
@@ -323,8 +322,7 @@ def mask_batch(mask_shape, event_shape):
     if not mask_shape or mask_shape[axis] != event_shape[0]:
         raise ValueError(
             f"mask has shape {mask_shape}; it must end in ({event_shape[0]},), one entry for each step, or in the "
-            "event "
-            f"shape {event_shape}"
+            f"event shape {event_shape}"
         )
     return tuple(mask_shape[:axis])
 

@@ -22,8 +22,7 @@ def typed_key(key):
 
 
 def broadcast_to_batch(result, batch_shape, core_ndim):
-    """Broadcast the leading axes of every leaf against ``batch_shape``, leaving ``core_ndim`` axes (a tree or an "
-    "int)."""
+    """Broadcast the leading axes of every leaf against ``batch_shape``, leaving ``core_ndim`` axes (a tree or an int)."""
 
     def one(array, ndim):
         lead = array.shape[: array.ndim - ndim]

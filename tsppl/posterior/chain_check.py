@@ -196,7 +196,7 @@ def _states_in_use(distribution):
     """States whose probability is not zero throughout, as :func:`~tsppl.distributions.restrict_states` makes it."""
     num_states = distribution.num_states
     probs = [getattr(distribution, name, None) for name in ("initial_probs", "transition_probs")]
-    if any(array is None for array in probs):
+    if not all(hasattr(array, "dtype") for array in probs):
         return np.arange(num_states)
     return np.flatnonzero(np.any([(np.asarray(a) > 0).reshape(-1, num_states).any(0) for a in probs], axis=0))
 

@@ -145,7 +145,7 @@ def _score(name, site, trace):
 
 def _first_bad_step(distribution, value):
     """Words for the first step whose log-likelihoods are ``-inf`` in all states, or ``inf`` or NaN in one."""
-    log_likelihoods = np.asarray(distribution._potentials(distribution.check_value(value))[2])
+    log_likelihoods = np.asarray(distribution.potentials(value)[2])
     first = distribution.num_steps - log_likelihoods.shape[-2]
     bad = np.isnan(log_likelihoods) | np.isposinf(log_likelihoods)
     impossible = np.isneginf(log_likelihoods).all(-1)
@@ -162,10 +162,10 @@ def _first_bad_step(distribution, value):
         return f"the observation at {where} (value {found}) has log density -inf in all states: no state can make it"
     terms = log_likelihoods[tuple(places[0])]
     state = int(np.argwhere(bad[tuple(places[0])])[0][0])
-    chain = distribution._state_index
+    reported = distribution.state_chain(value).reported
     return (
         f"the observation at {where} (value {found}) has log density {terms[state]} in state "
-        f"{state if chain is None else chain[state]}: "
+        f"{state if reported is None else reported[state]}: "
         + (
             "a density without bound, as of a Gamma of shape below 1 at 0"
             if terms[state] > 0

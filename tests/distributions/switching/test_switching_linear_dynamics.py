@@ -6,11 +6,13 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro import handlers
 from numpyro.infer import MCMC, NUTS
 
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference import autoregressive as reference
+from tsppl.sites.state_axes import state_axes
 
 K, D, T = 2, 2, 5
 RNG = np.random.default_rng(1)
@@ -37,10 +39,11 @@ def expected(transition_at=lambda t, x: TRANSITION, weights_at=lambda t: WEIGHTS
     )  # fmt: skip
 
 
-def build(transitions=TRANSITION, weights=WEIGHTS, noise=NOISE, **options):
-    return tsd.SwitchingLinearDynamics(INITIAL, transitions, weights, noise, START, num_steps=T, **options)
+def build(transition_probs=TRANSITION, weights=WEIGHTS, noise=NOISE, **options):
+    return tsd.SwitchingLinearDynamics(INITIAL, transition_probs, weights, noise, START, num_steps=T, **options)
 
 
+ARGUMENTS = {"weights": WEIGHTS, "noise": NOISE, "initial": START, "num_steps": T}
 RECURRENT = tsd.RecurrentTransitions(jnp.log(TRANSITION), jnp.asarray(RECURRENCE))
 
 
@@ -60,12 +63,53 @@ def test_row_t_of_a_time_varying_argument_moves_x_t_to_the_next_step():
     bias = BIAS + RNG.normal(size=(T - 1, 1, D))
     transition = RNG.dirichlet(np.ones(K), (T - 1, K))
     model = build(
-        transition, weights, dist.MultivariateNormal(bias, COVARIANCE), time_varying=("transitions", "weights", "noise")
+        transition,
+        weights,
+        dist.MultivariateNormal(bias, COVARIANCE),
+        time_varying=("transition_probs", "weights", "noise"),
     )
+    assert model.time_varying == ("transition_probs", "weights", "noise")
     wanted = expected(
         lambda t, x: transition[t - 1], lambda t: weights[t - 1][:, None], lambda t: (bias[t - 1], COVARIANCE)
     )
     assert_allclose(model.log_prob(TRAJECTORY), wanted)
+
+
+@pytest.mark.parametrize("transition_probs", [TRANSITION, RECURRENT], ids=["constant", "recurrent"])
+def test_transitions_are_called_by_the_name_they_were_given_under(transition_probs):
+    model = tsd.SwitchingLinearDynamics(INITIAL, transition_probs=transition_probs, **ARGUMENTS)
+    assert_allclose(model.log_prob(TRAJECTORY), build(transition_probs).log_prob(TRAJECTORY))
+    with pytest.raises(ValueError, match="either transition_probs or transition_logits, not both"):
+        build(transition_probs, transition_logits=np.log(TRANSITION))
+    with pytest.raises(ValueError, match="'transitions' that can vary in time.*transition_probs"):
+        build(transition_probs, time_varying=("transitions",))
+
+
+def test_everything_inherited_answers_or_refuses_under_recurrent_transitions():
+    model = build(RECURRENT)
+    assert (model.num_states, model.num_lags, model.time_varying) == (K, 1, ())
+    assert model.transition_probs is RECURRENT
+    assert model.transition_logits is None
+    assert model.expand((3,)).transition_probs is RECURRENT
+    assert build(RECURRENT).continuing(model).transition_probs is RECURRENT
+    assert model.impulse_response(2).shape == (K, 3, D, D)
+    assert model.scored_steps(TRAJECTORY).all()
+    with pytest.raises(NotImplementedError, match="recurrent transitions depend on the trajectory"):
+        model.log_transition_probs  # noqa: B018
+    with pytest.raises(ValueError, match="RecurrentTransitions cannot be named in time_varying"):
+        build(RECURRENT, time_varying=("transition_probs",))
+
+
+def test_the_rows_of_recurrent_transitions_are_found_among_the_sites_of_a_model():
+    def model():
+        weights = numpyro.sample("drive", dist.Normal(0.0, 1.0).expand([K, 3]).to_event(2))
+        start = dist.Normal(jnp.zeros(3), 1.0).to_event(1)
+        transition_probs = tsd.RecurrentTransitions(jnp.zeros((K, K)), weights)
+        series = tsd.SwitchingLinearDynamics(INITIAL, transition_probs, jnp.zeros((K, 3, 3)), start, start, num_steps=T)
+        numpyro.sample("x", series)
+
+    trace = handlers.trace(handlers.seed(model, 0)).get_trace()
+    assert state_axes(trace) == {"drive": ["state", None]}
 
 
 def test_given_states_is_the_chain_of_those_states():
@@ -91,20 +135,20 @@ def test_sum_over_states_of_the_chains_is_the_density():
 
 
 @pytest.mark.parametrize(
-    "transitions",
+    "transition_probs",
     [pytest.param(TRANSITION, marks=pytest.mark.slow), RECURRENT],
     ids=["constant", "recurrent"],
 )
-def test_forecast_and_simulation_follow_the_model(transitions):
-    model = build(transitions)
+def test_forecast_and_simulation_follow_the_model(transition_probs):
+    model = build(transition_probs)
     ahead = model.expand((20_000,)).forecast(jax.random.key(3), TRAJECTORY, 2)
-    into = TRANSITION if transitions is TRANSITION else recurrent_at(T, TRAJECTORY)
+    into = TRANSITION if transition_probs is TRANSITION else recurrent_at(T, TRAJECTORY)
     next_probs = np.asarray(model.latent_marginals(TRAJECTORY)["state_probs"])[-1] @ into
     assert_allclose((ahead["states"][:, 0] == 1).mean(), next_probs[1], atol=0.02)
     assert_allclose(ahead["value"][:, 0].mean(0), next_probs @ (BIAS + WEIGHTS @ TRAJECTORY[-1]), atol=0.03)
     value, latents = model.sample_with_latents(jax.random.key(4), (20_000,))
     first_move = np.asarray(latents["states"][:, 1]) == 1
-    if transitions is TRANSITION:
+    if transition_probs is TRANSITION:
         assert_allclose(first_move.mean(), (INITIAL @ TRANSITION)[1], atol=0.02)
     else:
         probs = np.asarray(RECURRENT.log_probs(value[:, 0]))[np.arange(20_000), latents["states"][:, 0], 1]

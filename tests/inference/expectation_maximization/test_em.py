@@ -65,7 +65,7 @@ def one_step(distribution, value, **options):
 
 @jax.jit
 def log_likelihoods(distribution, value):
-    return distribution._potentials(value)[2]
+    return distribution.potentials(value)[2]
 
 
 @jax.jit

@@ -3,14 +3,10 @@
 import jax.numpy as jnp
 from numpyro.distributions import MultivariateNormal
 
+from tsppl.distributions.autoregressive.dense_weights import check_weights
 from tsppl.distributions.autoregressive.switching_autoregression import SwitchingAutoregression
 from tsppl.distributions.gaussian_parameters import gaussian_parameters
-from tsppl.distributions.shapes import (
-    broadcast_batches,
-    check_noise_and_start,
-    check_time_varying,
-    parameter_batch,
-)
+from tsppl.distributions.shapes import check_time_varying
 from tsppl.distributions.wrappers import as_distribution
 from tsppl.messages.autoregressive.conditional_means import gaussian_log_likelihoods
 
@@ -89,71 +85,28 @@ class AutoregressiveHMM(SwitchingAutoregression):
         time_varying = check_time_varying(
             "AutoregressiveHMM", time_varying, ("transition_probs", "transition_logits", "weights", "noise")
         )
-        num_states, batches, varying = self._store_chain(
-            initial_probs,
-            transition_probs,
-            initial_logits,
-            transition_logits,
-            num_steps=num_steps,
-            time_varying=time_varying,
+        num_states, batches, rows, varying = self._store_chain(
+            initial_probs, transition_probs, initial_logits, transition_logits, num_steps, time_varying
         )
         step_shape = self.noise.event_shape
-        if len(step_shape) > 1:
-            raise ValueError(f"noise has event shape {step_shape}; it must be (N,), or () for a scalar series")
-        square = step_shape * 2
-        core_ndim = 2 + len(square)
-        tail = self.weights.shape[max(self.weights.ndim - core_ndim, 0) :]
-        if len(tail) < core_ndim or tail[2:] != square or tail[0] not in (num_states, 1):
-            raise ValueError(
-                f"weights has shape {self.weights.shape} and noise has event shape {step_shape}: weights must end in "
-                + (
-                    f"({num_states}, L, {step_shape[0]}, {step_shape[0]})"
-                    if square
-                    else f"({num_states}, L) for a scalar series"
-                )
-            )
-        states, num_lags = tail[:2]
-        batches["weights"] = parameter_batch(
-            "weights",
-            self.weights.shape,
-            (states, num_lags) + square,
-            num_steps=num_steps,
-            rows=num_steps,
-            time_varying=varying,
-        )
-        batches |= self._store_known_states(known_states, num_states, num_steps)
-        distributions, self.num_conditioned = check_noise_and_start(
-            self.noise,
-            self.initial,
-            num_conditioned,
-            ("weights", num_lags),
-            num_states=num_states,
-            num_steps=num_steps,
-            time_varying=varying,
-        )
-        batches |= distributions | self._other_batches(num_states, num_steps)
-        transition_name = [name for name in batches if name.startswith("transition")][0]
-        rows = {transition_name: num_steps - 1, "weights": num_steps, "noise": num_steps}
-        batch = broadcast_batches(batches, num_steps=num_steps, time_varying=varying, rows=rows)
+        steps = {"num_steps": num_steps, "time_varying": varying}
+        batches["weights"], num_lags = check_weights(self.weights, step_shape, num_states, **steps)
+        rows["weights"] = num_steps
+        lags = ("weights", num_lags)
+        batch = self._store_autoregression(num_states, batches, rows, lags, num_conditioned, known_states, **steps)
         self._initialize(
-            batch,
-            step_shape,
-            num_steps=num_steps,
-            time_varying=varying,
-            method=method,
-            mask=mask,
-            lengths=lengths,
-            validate_args=validate_args,
+            batch, step_shape, mask=mask, lengths=lengths, method=method, validate_args=validate_args, **steps
         )
         self._warn_if_nothing_is_scored()
 
     @property
-    def _lag_weights(self):
+    def lag_weights(self):
+        """As in the base class: the weights, as matrices."""
         return self.weights if self.event_dim == 2 else self.weights[..., None, None]
 
     def _step_log_likelihoods(self, value, entries):
         elementwise = entries is not None and self.observed_mask is not None
-        constant = not (self._weights_vary or self._noise_varies)
+        constant = not (self.weights_vary or self.noise_varies)
         if not (isinstance(self.noise, MultivariateNormal) and constant) or elementwise:
             return super()._step_log_likelihoods(value, entries)
         loc, scale_tril = gaussian_parameters(self.noise)

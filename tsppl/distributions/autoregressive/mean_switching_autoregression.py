@@ -6,14 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsppl import messages
-from tsppl.distributions.autoregressive.autoregressive_hmm import AutoregressiveHMM
-from tsppl.distributions.shapes import check_given, parameter_batch
+from tsppl.distributions.autoregressive.dense_weights import check_weights
+from tsppl.distributions.autoregressive.switching_autoregression import SwitchingAutoregression
+from tsppl.distributions.hidden_markov.markov_switching import MarkovSwitching
+from tsppl.distributions.hidden_markov.state_chain import StateChain
+from tsppl.distributions.shapes import parameter_batch
+from tsppl.distributions.wrappers import as_distribution
 from tsppl.messages.hidden_markov.joint_states import chain_of_joint_states, joint_states
 
 MAX_JOINT_STATES = 1024
 
 
-class MeanSwitchingAutoregression(AutoregressiveHMM):
+class MeanSwitchingAutoregression(SwitchingAutoregression):
     """An autoregression of the deviations from a mean that a hidden Markov state chooses; the states are summed out.
 
     ``y_t - means[z_t] = sum_l weights[z_t, l] @ (y[t-1-l] - means[z_{t-1-l}]) + noise[z_t]`` (Hamilton 1989,
@@ -50,7 +54,7 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
     [1, 1, 0, 0, 1]
     """
 
-    pytree_data_fields = ("means",)
+    pytree_data_fields = ("means", "weights")
 
     def __init__(
         self,
@@ -77,42 +81,47 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
                 f"time_varying is {tuple(time_varying)}: only the transitions of a MeanSwitchingAutoregression can vary in "
                 "time"
             )
-        super().__init__(
-            initial_probs,
-            transition_probs,
-            weights,
-            noise,
-            num_steps=num_steps,
-            num_conditioned=num_conditioned,
-            initial_logits=initial_logits,
-            transition_logits=transition_logits,
-            time_varying=time_varying,
-            mask=mask,
-            lengths=lengths,
-            known_states=known_states,
-            method=method,
-            validate_args=validate_args,
+        self.weights, self.noise, self.initial = jnp.asarray(weights), as_distribution("noise", noise), None
+        num_states, batches, rows, varying = self._store_chain(
+            initial_probs, transition_probs, initial_logits, transition_logits, num_steps, tuple(time_varying)
         )
-        size = self.num_states ** (self.num_lags + 1)
+        step_shape = self.noise.event_shape
+        steps = {"num_steps": num_steps, "time_varying": varying}
+        batches["weights"], num_lags = check_weights(self.weights, step_shape, num_states, **steps)
+        batches["means"] = parameter_batch("means", self.means.shape, (num_states,) + step_shape, num_steps=None)
+        lags = ("weights", num_lags)
+        batch = self._store_autoregression(num_states, batches, rows, lags, num_conditioned, known_states, **steps)
+        self._initialize(
+            batch, step_shape, mask=mask, lengths=lengths, method=method, validate_args=validate_args, **steps
+        )
+        self._warn_if_nothing_is_scored()
+        size = num_states ** (num_lags + 1)
         if size > MAX_JOINT_STATES:
             raise ValueError(
-                f"{self.num_states} states and {self.num_lags} lags make K^(L+1) = {size} joint states, more than "
+                f"{num_states} states and {num_lags} lags make K^(L+1) = {size} joint states, more than "
                 f"{MAX_JOINT_STATES}: use fewer lags, or the intercept form, AutoregressiveHMM"
             )
 
-    def _other_batches(self, num_states, num_steps):
-        shape = (num_states,) + self.noise.event_shape
-        return {"means": parameter_batch("means", self.means.shape, shape, num_steps=None)}
+    @property
+    def lag_weights(self):
+        """As in the base class: the weights, as matrices."""
+        return self.weights if self.event_dim == 2 else self.weights[..., None, None]
 
     @property
-    def _state_index(self):
-        return joint_states(self.num_states, self.num_lags)[:, 0]
-
-    @property
-    def _first_of_chain(self):
+    def _start(self):
+        """First step that has a state; the first that is scored comes ``L`` steps later."""
         return self.num_conditioned - self.num_lags
 
-    def _potentials(self, value):
+    def state_chain(self, value=None):
+        """The Markov chain over the states of a step and of its lags, from the first step scored on."""
+        plain = StateChain(self.log_initial_probs, self.log_transition_probs, None, self.transitions_vary)
+        return with_lags(plain, self.num_lags, self._start)
+
+    def regression_rows(self, value, lead=()):
+        """Not available: given its own state alone, a step is no regression on its past."""
+        return MarkovSwitching.regression_rows(self, value, lead)
+
+    def _log_likelihoods(self, value, chain):
         value, entries = self._observed_value(value)
         num_joint = self.num_states**self.num_lags
         residuals = self._as_matrix(value)[..., None, :] - self._means(value)
@@ -125,14 +134,15 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
         log_likelihoods = self._residual_log_likelihoods(residuals, entries)
         log_likelihoods = log_likelihoods.reshape(log_likelihoods.shape[:-2] + (self.num_steps, -1))
         log_likelihoods = jnp.where(self._scored()[..., None], log_likelihoods, 0.0)
-        return *self._joint_chain(), self._restricted(log_likelihoods[..., self.num_conditioned :, :])
+        return self._where_lags_agree(log_likelihoods[..., self.num_conditioned :, :], chain)
 
-    def _restricted(self, log_likelihoods):
+    def _where_lags_agree(self, log_likelihoods, chain):
+        """``log_likelihoods`` with ``-inf`` in joint states that are known not to be."""
         known = self._known()
         if known is None:
             return log_likelihoods
         known = known[..., self.num_conditioned :, None]
-        possible = (known < 0) | (known == self._state_index)
+        possible = (known < 0) | (known == chain.reported)
         possible = possible.at[..., 0, :].set(self._lags_agree().all(-1))
         return jnp.where(possible, log_likelihoods, -jnp.inf)
 
@@ -144,12 +154,6 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
         known = jnp.flip(known[..., None, first - self.num_lags : first + 1], -1)
         return (known < 0) | (known == states)
 
-    def _joint_chain(self):
-        rows = "s,k,k" if self._transitions_vary else "k,k"
-        joint = partial(chain_of_joint_states, num_lags=self.num_lags, first=self._first_of_chain)
-        signature = f"(k),({rows})->(m),{'(r,m,m)' if self._transitions_vary else '(m,m)'}"
-        return jnp.vectorize(joint, signature=signature)(self._log_initial, self._log_transition)
-
     def _joint_means(self):
         """What the means of all lags add to a step, ``(..., K^(L+1), N)``."""
         states = joint_states(self.num_states, self.num_lags)
@@ -158,7 +162,7 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
             weights = jnp.broadcast_to(weights, means.shape[:1] + weights.shape[1:])
             return means[states[:, 0]] - jnp.einsum("mlij,mlj->mi", weights[states[:, 0]], means[states[:, 1:]])
 
-        return jnp.vectorize(core, signature="(k,n),(c,l,n,n)->(m,n)")(self._as_matrix(self.means), self._lag_weights)
+        return jnp.vectorize(core, signature="(k,n),(c,l,n,n)->(m,n)")(self._as_matrix(self.means), self.lag_weights)
 
     def _unfolded(self, path):
         """States ``(..., T)`` of a path of joint states; ``-1`` before the chain starts."""
@@ -169,11 +173,11 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
     def sample_latents(self, key, value):
         """Draw the states given the data: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
         draw = partial(messages.sample_path, method=self.method)
-        return {"states": self._unfolded(self._apply(draw, value, core_ndim=1, key=key))}
+        return {"states": self._unfolded(self._apply(draw, value, core_ndim=1, key=key)[0])}
 
     def latent_mode(self, value):
         """The most likely state path: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
-        path = self._apply(partial(messages.most_likely_path, method=self.method), value, core_ndim=1)
+        path, _ = self._apply(partial(messages.most_likely_path, method=self.method), value, core_ndim=1)
         return {"states": self._unfolded(path)}
 
     def latent_marginals(self, value, given="all"):
@@ -182,33 +186,26 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
         Returns ``{"state_probs": (..., T, K)}``; NaN for steps that have no state. The steps that are conditioned on tell
         nothing of their states: given the past, these have the probabilities of the chain alone.
         """
-        check_given(given)
-
-        def core(*potentials):
-            if given == "past":
-                return jnp.exp(messages.hidden_markov_forward(*potentials, method=self.method).log_filtered)
-            return messages.hidden_markov_smooth(*potentials, method=self.method).state_probs
-
-        joint = self._apply(core, value, core_ndim=2)
+        joint, chain = self._chain_marginals(value, given)
         first = joint[..., 0, :, None]
         if given == "past":
             # Of the labels, a step knows those of longer lags.
             known = jnp.flip(jnp.cumprod(jnp.flip(self._lags_agree(), -1), -1), -1)
-            first = jnp.exp(self._joint_chain()[0])[..., None] * known
+            first = jnp.exp(chain.log_initial)[..., None] * known
             first /= first.sum(-2, keepdims=True)
         states = joint_states(self.num_states, self.num_lags)
         first = jnp.broadcast_to(first, first.shape[:-1] + states.shape[1:])
         lags = jnp.asarray(np.eye(self.num_states)[states], joint.dtype)
         before = jnp.flip(jnp.einsum("...ml,mlk->...lk", first, lags), -2)[..., : self.num_lags, :]
         before = jnp.broadcast_to(before, joint.shape[:-2] + before.shape[-2:])
-        probs = jnp.concatenate([before, self._reported_probs(joint)], -2)
+        probs = jnp.concatenate([before, chain.reported_probs(joint)], -2)
         return {"state_probs": self._pad_front(probs, jnp.nan, 2)}
 
-    def _continue(self, key, value, states, num_given, sample_shape):
+    def _continue(self, key, value, states, num_given, sample_shape, first=None):
         at = jnp.vectorize(lambda means, states: means[states], signature="(k,n),(t)->(t,n)")
         matrix, means = self._as_matrix(value), self._as_matrix(self.means)
         deviations = self._as_event(matrix - at(means, states))
-        drawn, latents = super()._continue(key, deviations, states, num_given, sample_shape)
+        drawn, latents = super()._continue(key, deviations, states, num_given, sample_shape, self._start)
         drawn = self._as_matrix(drawn) + at(means, latents["states"])
         given = jnp.arange(self.num_steps) < jnp.asarray(num_given)[..., None]
         return self._as_event(jnp.where(given[..., None], matrix, drawn)), latents
@@ -219,3 +216,22 @@ class MeanSwitchingAutoregression(AutoregressiveHMM):
             "MeanSwitchingAutoregression has no left-out terms; log_prob_steps gives one-step-ahead terms, which answer "
             "another question"
         )
+
+
+def with_lags(chain, num_lags, first):
+    """The chain over the states of a step and of the ``L`` steps before it, of a chain of the states alone.
+
+    Args:
+        chain: :class:`~tsppl.distributions.hidden_markov.state_chain.StateChain` of ``K`` states.
+        num_lags: ``L``.
+        first: step at which ``chain`` starts; rows of transitions that vary are counted from step 0.
+
+    Returns:
+        :class:`~tsppl.distributions.hidden_markov.state_chain.StateChain` of ``K^(L+1)`` states, which starts at step
+        ``first + L``.
+    """
+    states = joint_states(chain.log_initial.shape[-1], num_lags)
+    joint = partial(chain_of_joint_states, num_lags=num_lags, first=first)
+    outputs = "(m),(r,m,m)" if chain.varies else "(m),(m,m)"
+    log_initial, log_transition = jnp.vectorize(joint, signature=f"{chain.signature}->{outputs}")(*chain[:2])
+    return StateChain(log_initial, log_transition, states[:, 0], chain.varies)

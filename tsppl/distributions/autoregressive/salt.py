@@ -9,7 +9,7 @@ from tsppl.distributions.autoregressive.steady_predictor import (
     steady_predictor,
 )
 from tsppl.distributions.autoregressive.switching_autoregression import SwitchingAutoregression
-from tsppl.distributions.shapes import broadcast_batches, check_noise_and_start, check_time_varying, parameter_batch
+from tsppl.distributions.shapes import check_time_varying, parameter_batch
 from tsppl.distributions.wrappers import as_distribution
 from tsppl.messages.autoregressive.low_rank import dense_weights, low_rank_means
 
@@ -92,13 +92,8 @@ class SALT(SwitchingAutoregression):
         self.noise = as_distribution("noise", noise)
         self.initial = None if initial is None else as_distribution("initial", initial)
         time_varying = check_time_varying("SALT", time_varying, ("transition_probs", "transition_logits", "noise"))
-        num_states, batches, varying = self._store_chain(
-            initial_probs,
-            transition_probs,
-            initial_logits,
-            transition_logits,
-            num_steps=num_steps,
-            time_varying=time_varying,
+        num_states, batches, rows, varying = self._store_chain(
+            initial_probs, transition_probs, initial_logits, transition_logits, num_steps, time_varying
         )
         step_shape = self.noise.event_shape
         if len(step_shape) != 1:
@@ -107,29 +102,10 @@ class SALT(SwitchingAutoregression):
                 ".to_event(1), or use AutoregressiveHMM"
             )
         batches |= self._check_factors(num_states, step_shape[0], num_steps)
-        batches |= self._store_known_states(known_states, num_states, num_steps)
-        distributions, self.num_conditioned = check_noise_and_start(
-            self.noise,
-            self.initial,
-            num_conditioned,
-            ("lag_factors", self.num_lags),
-            num_states=num_states,
-            num_steps=num_steps,
-            time_varying=varying,
-        )
-        batches |= distributions
-        transition_name = [name for name in batches if name.startswith("transition")][0]
-        rows = {transition_name: num_steps - 1, "noise": num_steps}
-        batch = broadcast_batches(batches, num_steps=num_steps, time_varying=varying, rows=rows)
+        lags, steps = ("lag_factors", self.num_lags), {"num_steps": num_steps, "time_varying": varying}
+        batch = self._store_autoregression(num_states, batches, rows, lags, num_conditioned, known_states, **steps)
         self._initialize(
-            batch,
-            step_shape,
-            num_steps=num_steps,
-            time_varying=varying,
-            method=method,
-            mask=mask,
-            lengths=lengths,
-            validate_args=validate_args,
+            batch, step_shape, mask=mask, lengths=lengths, method=method, validate_args=validate_args, **steps
         )
         self._warn_if_nothing_is_scored()
 
@@ -212,7 +188,8 @@ class SALT(SwitchingAutoregression):
         return self._through_factors(dense_weights, "->(k,l,n,n)")
 
     @property
-    def _lag_weights(self):
+    def lag_weights(self):
+        """As in the base class: the dense weights."""
         return self.weights
 
     def _means(self, value):

@@ -10,30 +10,53 @@ import numpy as np
 from jax import lax, random
 from numpyro.distributions import constraints
 
+from tsppl.distributions.autoregressive.left_out import left_out_terms
+from tsppl.distributions.autoregressive.noise_density import noise_log_likelihoods
+from tsppl.distributions.autoregressive.regression_rows import lagged_rows
 from tsppl.distributions.emissions.drawing import select_state
-from tsppl.distributions.emissions.scoring import against_batch, partial_log_prob
-from tsppl.distributions.gaussian_parameters import gaussian_by_step
 from tsppl.distributions.hidden_markov.markov_switching import MarkovSwitching
-from tsppl.distributions.shapes import broadcast_to_batch, is_concrete
+from tsppl.distributions.shapes import broadcast_batches, broadcast_to_batch, check_noise_and_start, is_concrete
 from tsppl.messages.autoregressive.conditional_means import (
     MAX_LEFT_OUT_PATHS,
     companion_eigenvalues,
     conditional_means,
     continue_series,
     impulse_response,
-    left_out_autoregressive,
 )
 
 
 class SwitchingAutoregression(MarkovSwitching):
     """Base of the distributions in which ``y_t`` is linear in the steps before it, with noise and weights by state.
 
-    A subclass supplies ``_lag_weights``, ``(..., K, L, N, N)`` or with ``T`` rows in front of ``K``; ``noise`` with
-    batch ``(..., K)``, or ``(..., rows, K)`` for the last ``rows`` steps; ``initial`` or None; ``num_conditioned``.
+    A subclass supplies ``lag_weights``; ``noise`` with batch ``(..., K)``, or ``(..., rows, K)`` for the last ``rows``
+    steps; ``initial`` or None; ``num_conditioned``.
     """
 
     pytree_data_fields = ("noise", "initial")
     pytree_aux_fields = ("num_conditioned",)
+
+    def _store_autoregression(
+        self, num_states, batches, rows, lags, num_conditioned, known_states, *, num_steps, time_varying
+    ):
+        """Check noise and start and store known states; returns the batch shape of all arguments.
+
+        Args:
+            batches: ``name -> batch shape`` of the other arguments.
+            rows: ``name -> length of its time axis`` of those that may vary in time.
+            lags: pair of the argument that gives the number of lags, and that number.
+        """
+        batches = batches | self._store_known_states(known_states, num_states, num_steps)
+        distributions, self.num_conditioned = check_noise_and_start(
+            self.noise,
+            self.initial,
+            num_conditioned,
+            lags,
+            num_states=num_states,
+            num_steps=num_steps,
+            time_varying=time_varying,
+        )
+        rows = rows | {"noise": num_steps}
+        return broadcast_batches(batches | distributions, num_steps=num_steps, time_varying=time_varying, rows=rows)
 
     @property
     def support(self):
@@ -41,18 +64,18 @@ class SwitchingAutoregression(MarkovSwitching):
         return constraints.independent(constraints.real, self.event_dim)
 
     @property
+    def lag_weights(self):
+        """Weights of the lags, ``(..., K, L, N, N)``, or ``(..., T, K, L, N, N)`` where they vary; ``K`` may be 1."""
+        raise NotImplementedError
+
+    @property
     def num_lags(self):
         """Number of lags ``L``."""
-        return self._lag_weights.shape[-3]
+        return self.lag_weights.shape[-3]
 
     @property
     def _first_state(self):
         return self.num_conditioned if self.initial is None else self.num_lags - 1
-
-    @property
-    def _first_of_chain(self):
-        """First step that has a state, which may be earlier than the first that is scored."""
-        return self._first_state
 
     def _as_matrix(self, series):
         return series if self.event_dim == 2 else series[..., None]
@@ -61,16 +84,18 @@ class SwitchingAutoregression(MarkovSwitching):
         return matrix if self.event_dim == 2 else matrix[..., 0]
 
     @property
-    def _weights_vary(self):
+    def weights_vary(self):
+        """Whether the weights differ from step to step."""
         return "weights" in self.time_varying
 
     @property
-    def _noise_varies(self):
+    def noise_varies(self):
+        """Whether the noise differs from step to step."""
         return "noise" in self.time_varying
 
     def _means(self, value):
-        signature = "(t,k,l,n,n),(t,n)->(t,k,n)" if self._weights_vary else "(k,l,n,n),(t,n)->(t,k,n)"
-        means = jnp.vectorize(conditional_means, signature=signature)(self._lag_weights, self._as_matrix(value))
+        signature = "(t,k,l,n,n),(t,n)->(t,k,n)" if self.weights_vary else "(k,l,n,n),(t,n)->(t,k,n)"
+        means = jnp.vectorize(conditional_means, signature=signature)(self.lag_weights, self._as_matrix(value))
         return jnp.broadcast_to(means, means.shape[:-2] + (self.num_states, means.shape[-1]))
 
     def impulse_response(self, num_steps):
@@ -102,12 +127,12 @@ class SwitchingAutoregression(MarkovSwitching):
 
     def _of_each_state(self, function, output, core_ndim):
         """``function`` of the weights ``(L, N, N)`` of each state, over the batch."""
-        if self._weights_vary:
+        if self.weights_vary:
             raise ValueError(
                 "weights vary in time, and the answer belongs to constant ones: ask a distribution with the weights of "
                 "one step"
             )
-        results = jnp.vectorize(function, signature=f"(l,n,n)->{output}")(self._lag_weights)
+        results = jnp.vectorize(function, signature=f"(l,n,n)->{output}")(self.lag_weights)
         return broadcast_to_batch(results, self.batch_shape + (self.num_states,), core_ndim)
 
     def _observed_value(self, value):
@@ -167,7 +192,7 @@ class SwitchingAutoregression(MarkovSwitching):
         changed.noise = change(self.noise, *args, **kwargs)
         return changed
 
-    def _potentials(self, value):
+    def _log_likelihoods(self, value, chain):
         value, entries = self._observed_value(value)
         log_likelihoods = self._step_log_likelihoods(value, entries)
         if self.initial is not None:
@@ -176,49 +201,31 @@ class SwitchingAutoregression(MarkovSwitching):
             log_likelihoods = jnp.broadcast_to(log_likelihoods, lead + log_likelihoods.shape[-2:])
             log_likelihoods = log_likelihoods.at[..., self.num_lags - 1, :].set(block)
         scored = self._scored()
-        log_likelihoods = jnp.where(scored[..., None], log_likelihoods, 0.0)[..., self._first_state :, :]
-        return self._log_initial, self._log_transition_given(value), self._restricted(log_likelihoods)
+        return self._restricted(jnp.where(scored[..., None], log_likelihoods, 0.0)[..., self._first_state :, :])
 
     def _step_log_likelihoods(self, value, entries):
         """Log density of every step given its lags, ``(..., T, K)``; ``entries`` were observed."""
         residuals = self._as_matrix(value)[..., None, :] - self._means(value)
         return self._residual_log_likelihoods(residuals, entries)
 
-    def _log_transition_given(self, value):
-        """Log transitions between the steps that have a state."""
-        return self._log_transition[..., self._first_state :, :, :] if self._transitions_vary else self._log_transition
+    def regression_rows(self, value, lead=()):
+        """As in the base class: on the lags, lag by lag, and a constant."""
+        value, entries = self._observed_value(value)
+        series = jnp.broadcast_to(value, lead + self.event_shape)
+        observed = None
+        if self.observed_mask is not None and self.event_dim == 2:
+            observed = jnp.broadcast_to(entries, series.shape)
+        first = max(self._first_state, self.num_lags)
+        scored = jnp.broadcast_to(self._scored()[..., first:], lead + (self.num_steps - first,))
+        return lagged_rows(self._as_matrix(series), scored, observed, self.num_lags)
 
     def _residual_log_likelihoods(self, residuals, entries):
         """Density of additive noise at ``residuals``, ``(..., T, K, N)``."""
-        residuals = self._as_event(residuals)
         event_dim = self.event_dim - 1
-        elementwise = self.observed_mask is not None and entries is not None and event_dim > 0
-        observed = None
-        if elementwise:
-            observed = jnp.expand_dims(entries, entries.ndim - event_dim)
-            lead = lax.broadcast_shapes(observed.shape, residuals.shape)
-            observed, residuals = jnp.broadcast_to(observed, lead), jnp.broadcast_to(residuals, lead)
-
-        def score(residuals, observed):
-            if observed is None:
-                return self.noise.log_prob(residuals)
-            return partial_log_prob(self.noise, residuals, observed)
-
-        time_axis = residuals.ndim - event_dim - 2
-        if self._noise_varies:
-            skipped = self.num_steps - self.noise.batch_shape[-2]
-            kept = [
-                None if a is None else lax.slice_in_dim(a, skipped, None, axis=time_axis) for a in (residuals, observed)
-            ]
-            log_prob = score(*(None if a is None else against_batch(a, self.noise) for a in kept))
-            return jnp.pad(log_prob, [(0, 0)] * (log_prob.ndim - 2) + [(skipped, 0), (0, 0)])
-        absent = (1,) * max(len(self.noise.batch_shape) - 1 - time_axis, 0)
-        time_axis += len(absent)
-        front = [
-            None if a is None else jnp.moveaxis(a.reshape(absent + a.shape), time_axis, 0)
-            for a in (residuals, observed)
-        ]
-        return jnp.moveaxis(score(*(None if a is None else against_batch(a, self.noise) for a in front)), 0, -2)
+        observed = entries if self.observed_mask is not None and event_dim else None
+        return noise_log_likelihoods(
+            self.noise, self._as_event(residuals), observed, event_dim=event_dim, varies=self.noise_varies
+        )
 
     def _initial_log_likelihoods(self, value):
         """Density of the first ``L`` steps in each state, ``(..., K)``."""
@@ -237,8 +244,7 @@ class SwitchingAutoregression(MarkovSwitching):
         """
         if self.initial is None:
             raise NotImplementedError(
-                f"{type(self).__name__} without `initial` is a density given the first {self.num_conditioned} "
-                "steps and "
+                f"{type(self).__name__} without `initial` is a density given the first {self.num_conditioned} steps and "
                 "cannot be sampled: pass initial=, or use forecast(key, value, num_steps)"
             )
         state_key, initial_key, key = random.split(key, 3)
@@ -249,7 +255,7 @@ class SwitchingAutoregression(MarkovSwitching):
             )
         sample_shape, num_lags = tuple(sample_shape), self.num_lags
         lead = sample_shape + self.batch_shape
-        first = random.categorical(state_key, self._log_initial, shape=lead).astype(jnp.int32)
+        first = random.categorical(state_key, self.log_initial_probs, shape=lead).astype(jnp.int32)
         blocks = self.initial.expand(self.batch_shape + (self.num_states,)).sample(initial_key, sample_shape)
         blocks = blocks.reshape(lead + (1, self.num_states, num_lags) + self.event_shape[1:])
         block = jnp.squeeze(select_state(blocks, first[..., None], self.event_dim), len(lead))
@@ -261,10 +267,8 @@ class SwitchingAutoregression(MarkovSwitching):
     def _completion(self, key, value):
         if self.observed_mask is not None:
             raise NotImplementedError(
-                f"{type(self).__name__} cannot draw steps that are missing inside a series, because a step with a "
-                "missing "
-                "lag is not scored; steps after `lengths` it can. With one state, LinearGaussianSSM in companion "
-                "form can"
+                f"{type(self).__name__} cannot draw steps that are missing inside a series, because a step with a missing "
+                "lag is not scored; steps after `lengths` it can. With one state, LinearGaussianSSM in companion form can"
             )
         states_key, key = random.split(key)
         states = self.sample_latents(states_key, value)["states"]
@@ -274,54 +278,46 @@ class SwitchingAutoregression(MarkovSwitching):
         lead = states.shape[:-1]
         return self._continue(key, value, states, self.lengths, lead[: len(lead) - len(self.batch_shape)])
 
-    def _continue(self, key, value, states, num_given, sample_shape):
-        """Simulate what follows the first ``num_given`` steps."""
+    def _continue(self, key, value, states, num_given, sample_shape, first=None):
+        """Simulate what follows the first ``num_given`` steps; the chain starts at ``first``, that scored first if None."""
+        first = self._first_state if first is None else first
         noise_key, state_key = random.split(key)
         lead = states.shape[:-1]
         num_steps, num_states = self.num_steps, self.num_states
-        if self._noise_varies:
+        if self.noise_varies:
             rows = self.noise.batch_shape[-2]
             noise = self.noise.expand(self.batch_shape + (rows, num_states)).sample(noise_key, sample_shape)
         else:
             rows = num_steps
             noise = self.noise.expand(self.batch_shape + (num_states,)).sample(noise_key, sample_shape + (rows,))
             noise = jnp.moveaxis(noise, len(sample_shape), len(lead))
-        weights = self._lag_weights
+        weights = self.lag_weights
         dtype = jnp.result_type(value, weights)  # some families of NumPyro draw float64 whatever their parameters
         value, noise = self._as_matrix(value).astype(dtype), self._as_matrix(noise).astype(dtype)
         noise = jnp.pad(noise, [(0, 0)] * len(lead) + [(num_steps - rows, 0), (0, 0), (0, 0)])
         state_noise = random.gumbel(state_key, lead + (num_steps, num_states), noise.dtype)
-        transitions, transition_signature = self._transition_arrays()
+        arrays, structure = jax.tree.flatten(self.transitions)
 
-        def core(log_initial, weights, noise, state_noise, values, states, num_given, *transitions):
+        def core(log_initial, weights, noise, state_noise, values, states, num_given, *arrays):
             return continue_series(
                 log_initial,
-                self._transition_function(*transitions),
+                structure.unflatten(arrays).into,
                 weights,
                 noise,
                 state_noise,
                 values,
                 states,
-                first=self._first_of_chain,
+                first=first,
                 num_given=num_given,
             )
 
-        weights_signature = "(t,k,l,n,n)" if self._weights_vary else "(k,l,n,n)"
-        signature = f"(k),{weights_signature},(t,k,n),(t,k),(t,n),(t),(),{transition_signature}->(t,n),(t)"
+        weights_signature = "(t,k,l,n,n)" if self.weights_vary else "(k,l,n,n)"
+        signature = f"(k),{weights_signature},(t,k,n),(t,k),(t,n),(t),(),{self.transitions.signature}->(t,n),(t)"
         weights = jnp.broadcast_to(weights, weights.shape[:-4] + (num_states,) + weights.shape[-3:])
         value, states = jnp.vectorize(core, signature=signature)(
-            self._log_initial, weights, noise, state_noise, value, states, num_given, *transitions
+            self.log_initial_probs, weights, noise, state_noise, value, states, num_given, *arrays
         )
         return self._as_event(value), {"states": states}
-
-    def _transition_arrays(self):
-        return (self._log_transition,), "(s,k,k)" if self._transitions_vary else "(k,k)"
-
-    def _transition_function(self, log_transition):
-        """Log transitions into step ``t`` given ``y[t-1]``."""
-        if self._transitions_vary:
-            return lambda t, previous: log_transition[jnp.maximum(t - 1, 0)]
-        return lambda t, previous: log_transition
 
     def log_prob_left_out(self, value):
         """``log p(y_t | all other observations)``, exact for Gaussian noise while ``K^(L+1)`` is at most 1024.
@@ -338,8 +334,7 @@ class SwitchingAutoregression(MarkovSwitching):
         num_paths = self.num_states ** (self.num_lags + 1)
         if num_paths > MAX_LEFT_OUT_PATHS:
             raise NotImplementedError(
-                f"exact left-out terms need K^(L+1) = {num_paths} state paths per step, more than "
-                f"{MAX_LEFT_OUT_PATHS}; "
+                f"exact left-out terms need K^(L+1) = {num_paths} state paths per step, more than {MAX_LEFT_OUT_PATHS}; "
                 "log_prob_steps gives one-step-ahead terms, which answer another question"
             )
         if self.initial is not None and self.num_lags > 1:
@@ -347,34 +342,6 @@ class SwitchingAutoregression(MarkovSwitching):
                 "exact left-out terms need initial=None, or one lag; log_prob_steps gives one-step-ahead terms, which answer "
                 "another question"
             )
-        value = self.check_value(value)
-        filled = self._as_matrix(self._observed_value(value)[0])
-        rows = (self.num_steps, self.num_states)
-        loc, scale_tril = gaussian_by_step("noise", self.noise, self.num_steps, varies=self._noise_varies)
-        residuals = filled[..., None, :] - self._means(self._as_event(filled)) - loc
-        scale_tril = jnp.broadcast_to(scale_tril, scale_tril.shape[:-4] + rows + scale_tril.shape[-2:])
-        if self.initial is not None:
-            start, start_scale_tril = gaussian_by_step("initial", self.initial, self.num_steps)
-            is_start = (jnp.arange(self.num_steps) == 0)[:, None, None]
-            residuals = jnp.where(is_start, filled[..., None, :] - start, residuals)
-            scale_tril = jnp.where(is_start[..., None], start_scale_tril, scale_tril)
-        weights = self._lag_weights if self._weights_vary else self._lag_weights[..., None, :, :, :, :]
-        weights = jnp.broadcast_to(weights, weights.shape[:-5] + rows + weights.shape[-3:])
-        log_initial, log_transition, log_likelihoods = self._potentials(value)
-        transition_signature = "(s,k,k)" if self._transitions_vary else "(k,k)"
-        first = self._first_state
-        terms = jnp.vectorize(
-            partial(left_out_autoregressive, method=self.method),
-            signature=f"(k),{transition_signature},(t,k),(t,k,n),(t,k,n,n),(t,k,l,n,n),(t),(t)->(t)",
-        )(
-            log_initial,
-            log_transition,
-            log_likelihoods,
-            residuals[..., first:, :, :],
-            scale_tril[..., first:, :, :, :],
-            weights[..., first:, :, :, :, :],
-            self._scored()[..., first:],
-            self._whole_steps()[..., first:],
-        )
+        terms = left_out_terms(self, self.check_value(value))
         terms = self._pad_front(broadcast_to_batch(terms, self.batch_shape, 1), 0.0, 1)
         return self._mask_unscored(terms, value)

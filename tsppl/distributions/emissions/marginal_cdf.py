@@ -72,7 +72,7 @@ def marginal_cdf(distribution, value):
 
 
 def _of_streams(streams, value):
-    pairs = [marginal_cdf(s, part) for s, part in zip(streams.streams, streams._split(value), strict=True)]
+    pairs = [marginal_cdf(s, part) for s, part in zip(streams.streams, streams.split(value), strict=True)]
     pairs = [
         tuple(array if stream.event_dim else array[..., None] for array in pair)
         for stream, pair in zip(streams.streams, pairs, strict=True)

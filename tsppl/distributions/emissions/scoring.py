@@ -118,8 +118,7 @@ def partial_log_prob(emission, value, observed):
         return _partial_normal_log_prob(emission, value, observed)
     raise NotImplementedError(
         f"the components of {type(emission).__name__} are neither independent nor Gaussian, so single entries "
-        "cannot be "
-        "missing: pass a mask over steps, of shape (..., T), or an emission made by .to_event(1)"
+        "cannot be missing: pass a mask over steps, of shape (..., T), or an emission made by .to_event(1)"
     )
 
 

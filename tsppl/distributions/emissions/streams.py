@@ -60,7 +60,8 @@ class Streams(Distribution):
         places = zip(self.streams, self._sizes(), ends, strict=True)
         return [(stream, slice(end - size, end) if stream.event_dim else end - 1) for stream, size, end in places]
 
-    def _split(self, array):
+    def split(self, array):
+        """An array with the streams side by side in its last axis, cut into those of each stream."""
         return _split(array, self._sizes(), self._scalar())
 
     def sample(self, key, sample_shape=()):
@@ -76,11 +77,11 @@ class Streams(Distribution):
 
     def log_prob(self, value, intermediates=None):
         """Sum of the log densities of the streams."""
-        return sum(stream.log_prob(part) for stream, part in zip(self.streams, self._split(value), strict=True))
+        return sum(stream.log_prob(part) for stream, part in zip(self.streams, self.split(value), strict=True))
 
     def partial_log_prob(self, value, observed):
         """Log density of the observed entries alone."""
-        parts = zip(self.streams, self._split(value), self._split(observed), strict=True)
+        parts = zip(self.streams, self.split(value), self.split(observed), strict=True)
         return sum(partial_log_prob(stream, part, seen) for stream, part, seen in parts)
 
 

@@ -95,8 +95,7 @@ def check_support(emission, value, observed, *, time_varying, locate):
         found = np.broadcast_to(value, wrong.shape)[tuple(np.argwhere(wrong)[0])]
         raise ValueError(
             f"observation at {locate(wrong)} (value {found}) is outside the support of {type(emission).__name__} "
-            "in every "
-            f"state.{_hint(emission, found)}"
+            f"in every state.{_hint(emission, found)}"
         )
 
 

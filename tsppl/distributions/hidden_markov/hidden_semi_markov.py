@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import CategoricalLogits, CategoricalProbs
 
-from tsppl.distributions.hidden_markov.hidden_markov import HiddenMarkov
-from tsppl.distributions.hidden_markov.markov_switching import MarkovChainParameters
+from tsppl.distributions.hidden_markov.state_chain import StateChain
+from tsppl.distributions.hidden_markov.switching_emission import SwitchingEmission
 from tsppl.distributions.shapes import emission_batch, is_concrete
 from tsppl.distributions.wrappers import as_distribution
 from tsppl.messages.hidden_markov.durations import TAIL_FACTOR, chain_of_ages, log_hazards
@@ -14,7 +14,7 @@ from tsppl.messages.log_space import log_normalize
 MAX_CHAIN_STATES = 2048
 
 
-class HiddenSemiMarkov(HiddenMarkov):
+class HiddenSemiMarkov(SwitchingEmission):
     """A series whose steps depend on a hidden state that lasts for a random number of steps (Ferguson 1980).
 
     A hidden Markov model's states last for geometric times, of which one step is the most likely. Here the number of steps
@@ -85,33 +85,22 @@ class HiddenSemiMarkov(HiddenMarkov):
             raise ValueError(
                 f"time_varying is {tuple(time_varying)}: only the emission of a HiddenSemiMarkov can vary in time"
             )
-        super().__init__(
-            initial_probs,
-            transition_probs,
-            emission,
-            num_steps=num_steps,
-            initial_logits=initial_logits,
-            transition_logits=transition_logits,
-            time_varying=time_varying,
-            mask=mask,
-            lengths=lengths,
-            known_states=known_states,
-            method=method,
-            validate_args=validate_args,
+        num_states, batches, rows, varying = self._store_chain(
+            initial_probs, transition_probs, initial_logits, transition_logits, num_steps, tuple(time_varying)
         )
-        size = self.num_states * self.max_duration
+        batches["durations"] = emission_batch("durations", self.durations, num_states, num_steps=None)
+        steps = {"num_steps": num_steps, "time_varying": varying}
+        batch = self._store_emission(emission, num_states, batches, rows, known_states, **steps)
+        shape = self.emission.event_shape
+        self._initialize(batch, shape, mask=mask, lengths=lengths, method=method, validate_args=validate_args, **steps)
+        size = num_states * self.max_duration
         if size > MAX_CHAIN_STATES:
             raise ValueError(
-                f"{self.num_states} states of up to {self.max_duration} steps make a chain of {size} states, more than "
+                f"{num_states} states of up to {self.max_duration} steps make a chain of {size} states, more than "
                 f"{MAX_CHAIN_STATES}: choose a smaller max_duration, beyond which stays have a geometric tail"
             )
         if self.transition_probs is not None and is_concrete(self.transition_probs) and self._validate_args:
             self._check_diagonal(np.diagonal(np.asarray(self.transition_probs), axis1=-2, axis2=-1))
-
-    def _other_batches(self, num_states, num_steps):
-        return super()._other_batches(num_states, num_steps) | {
-            "durations": emission_batch("durations", self.durations, num_states, num_steps=None)
-        }
 
     def _check_diagonal(self, diagonal):
         if (diagonal > 0).any():
@@ -121,56 +110,40 @@ class HiddenSemiMarkov(HiddenMarkov):
                 "because durations says how long a state lasts. Set it to zero and divide the row by its sum"
             )
 
-    @property
-    def num_states(self):
-        """Number of hidden states ``K``, ages not counted."""
-        given = self.initial_probs if self.initial_logits is None else self.initial_logits
-        return given.shape[-1]
+    def state_chain(self, value=None):
+        """The Markov chain over states and their ages."""
+        return with_ages(super().state_chain(value), self.durations, self.max_duration)
 
-    @property
-    def _state_index(self):
-        return np.repeat(np.arange(self.num_states), self.max_duration)
 
-    @property
-    def _chain(self):
-        log_transition = MarkovChainParameters._log_transition.fget(self)
-        apart = ~np.eye(self.num_states, dtype=bool)
-        log_transition = log_normalize(jnp.where(apart, log_transition, -jnp.inf))[1]
-        probs = self._duration_probs().astype(log_transition.dtype)
-        log_initial = MarkovChainParameters._log_initial.fget(self)
-        return jnp.vectorize(chain_of_ages, signature="(k),(k,k),(k,m),(k,m)->(n),(n,n)")(
-            log_initial, log_transition, *log_hazards(probs)
-        )
+def with_ages(chain, durations, max_duration):
+    """The chain over states and their ages, of a chain of the states that are entered.
 
-    @property
-    def _log_initial(self):
-        return self._chain[0]
+    Args:
+        chain: :class:`~tsppl.distributions.hidden_markov.state_chain.StateChain`; its diagonal is not looked at.
+        durations: distribution of the number of steps minus one, with batch ``(..., K)``, ``(..., 1)`` or ``()``.
+        max_duration: greatest age ``M`` that is told apart.
 
-    @property
-    def _log_transition(self):
-        return self._chain[1]
+    Returns:
+        :class:`~tsppl.distributions.hidden_markov.state_chain.StateChain` of ``K * M`` states.
+    """
+    num_states = chain.log_initial.shape[-1]
+    apart = ~np.eye(num_states, dtype=bool)
+    log_transition = log_normalize(jnp.where(apart, chain.log_transition, -jnp.inf))[1]
+    probs = _duration_probs(durations, num_states, max_duration).astype(log_transition.dtype)
+    with_age = jnp.vectorize(chain_of_ages, signature="(k),(k,k),(k,m),(k,m)->(n),(n,n)")
+    log_initial, log_transition = with_age(chain.log_initial, log_transition, *log_hazards(probs))
+    return StateChain(log_initial, log_transition, np.repeat(np.arange(num_states), max_duration), False)
 
-    def _duration_probs(self):
-        """Probabilities of the durations ``1`` to ``TAIL_FACTOR * M``: ``(..., K, TAIL_FACTOR * M)``."""
-        steps = jnp.arange(TAIL_FACTOR * self.max_duration)
-        steps = steps.reshape((-1,) + (1,) * len(self.durations.batch_shape))
-        inside = self.durations.support(steps)
-        probs = jnp.exp(self.durations.log_prob(jnp.where(inside, steps, 0)))
-        probs = jnp.moveaxis(jnp.where(inside, probs, 0.0), 0, -1)
-        lead = probs.shape[:-2] if self.durations.batch_shape else ()
-        return jnp.broadcast_to(probs, lead + (self.num_states, probs.shape[-1]))
 
-    def _potentials(self, value):
-        log_initial, log_transition = self._chain
-        log_likelihoods = self._emission_potentials(value)[..., self._state_index]
-        return log_initial, log_transition, log_likelihoods
-
-    def _cdf_given_states(self, value):
-        def expand(array):
-            array = jnp.broadcast_to(array, array.shape[:-2] + (self.num_states,) + array.shape[-1:])
-            return array[..., self._state_index, :]
-
-        return tuple(map(expand, super()._cdf_given_states(value)))
+def _duration_probs(durations, num_states, max_duration):
+    """Probabilities of the durations ``1`` to ``TAIL_FACTOR * M``: ``(..., K, TAIL_FACTOR * M)``."""
+    steps = jnp.arange(TAIL_FACTOR * max_duration)
+    steps = steps.reshape((-1,) + (1,) * len(durations.batch_shape))
+    inside = durations.support(steps)
+    probs = jnp.exp(durations.log_prob(jnp.where(inside, steps, 0)))
+    probs = jnp.moveaxis(jnp.where(inside, probs, 0.0), 0, -1)
+    lead = probs.shape[:-2] if durations.batch_shape else ()
+    return jnp.broadcast_to(probs, lead + (num_states, probs.shape[-1]))
 
 
 def _max_duration(durations, max_duration):

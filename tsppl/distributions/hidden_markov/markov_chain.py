@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from numpyro.distributions import constraints
 
 from tsppl import messages
-from tsppl.distributions.hidden_markov.markov_switching import MarkovChainParameters
+from tsppl.distributions.hidden_markov.chain_parameters import MarkovChainParameters
 from tsppl.distributions.sequence import SequenceDistribution
 from tsppl.distributions.shapes import (
     broadcast_batches,
@@ -50,18 +50,10 @@ class MarkovChain(MarkovChainParameters, SequenceDistribution):
         validate_args=None,
     ):
         time_varying = check_time_varying("MarkovChain", time_varying, ("transition_probs", "transition_logits"))
-        _, batches, varying = self._store_chain(
-            initial_probs,
-            transition_probs,
-            initial_logits,
-            transition_logits,
-            num_steps=num_steps,
-            time_varying=time_varying,
+        _, batches, rows, varying = self._store_chain(
+            initial_probs, transition_probs, initial_logits, transition_logits, num_steps, time_varying
         )
-        transition_name = [name for name in batches if name.startswith("transition")][0]
-        batch = broadcast_batches(
-            batches, num_steps=num_steps, time_varying=varying, rows={transition_name: num_steps - 1}
-        )
+        batch = broadcast_batches(batches, num_steps=num_steps, time_varying=varying, rows=rows)
         self._initialize(
             batch, (), num_steps=num_steps, time_varying=varying, method="auto", validate_args=validate_args
         )
@@ -87,9 +79,9 @@ class MarkovChain(MarkovChainParameters, SequenceDistribution):
             )
 
     def _vectorize(self, core, inputs, outputs, *arguments):
-        transitions = "(s,k,k)" if self.time_varying else "(k,k)"
+        transitions = "(s,k,k)" if self.transitions_vary else "(k,k)"
         signature = f"(k),{transitions},{inputs}->{outputs}"
-        return jnp.vectorize(core, signature=signature)(self._log_initial, self._log_transition, *arguments)
+        return jnp.vectorize(core, signature=signature)(self.log_initial_probs, self.log_transition_probs, *arguments)
 
     def scored_steps(self, value):
         """All steps: bool ``(..., T)``."""

@@ -1,122 +1,139 @@
-"""What every distribution with a hidden Markov state answers, given its log potentials."""
+"""What every distribution with a hidden Markov state answers, given its chain and the log-likelihoods of the states."""
 
 import math
 from functools import partial
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from tsppl import messages
 from tsppl.distributions.emissions.marginal_cdf import LogProbabilityBelow
+from tsppl.distributions.hidden_markov.chain_parameters import MarkovChainParameters
+from tsppl.distributions.hidden_markov.known_states import check_known_states
+from tsppl.distributions.hidden_markov.state_chain import StateChain
 from tsppl.distributions.sequence import SequenceDistribution
-from tsppl.distributions.shapes import (
-    broadcast_to_batch,
-    check_given,
-    check_not_nan,
-    check_probabilities,
-    choose_parameter,
-    is_concrete,
-    parameter_batch,
-    split_keys,
-)
-from tsppl.messages.log_space import log_normalize, log_of_probabilities
-
-
-class MarkovChainParameters:
-    """Initial and transition probabilities, given as probabilities or as logits and never turned into the other."""
-
-    pytree_data_fields = ("initial_probs", "transition_probs", "initial_logits", "transition_logits")
-
-    def _store_chain(
-        self, initial_probs, transition_probs, initial_logits, transition_logits, *, num_steps, time_varying
-    ):
-        """Store and check the chain's arguments; returns the number of states and ``name -> batch shape``."""
-        initial_name, initial = choose_parameter("initial_probs", initial_probs, "initial_logits", initial_logits)
-        name, transition = choose_parameter(
-            "transition_probs", transition_probs, "transition_logits", transition_logits
-        )
-        self.initial_probs = None if initial_probs is None else initial
-        self.initial_logits = None if initial_logits is None else initial
-        self.transition_probs = None if transition_probs is None else transition
-        self.transition_logits = None if transition_logits is None else transition
-        if transition.ndim < 2 or transition.shape[-1] != transition.shape[-2]:
-            raise ValueError(f"{name} has shape {transition.shape}; it must end in (K, K), one row for each state")
-        num_states = transition.shape[-1]
-        if initial.shape[-1:] != (num_states,):
-            raise ValueError(
-                f"{initial_name} has shape {initial.shape} and {name} has shape {transition.shape}: "
-                f"{initial_name} must end in the number of states, {num_states}"
-            )
-        varying = tuple(name if entry == "transition_probs" else entry for entry in time_varying)
-        rows = num_steps - 1
-        batch = parameter_batch(
-            name, transition.shape, (num_states, num_states), num_steps=num_steps, rows=rows, time_varying=varying
-        )
-        if getattr(self, "_validate_args", True):
-            check_probabilities("initial_probs", self.initial_probs)
-            check_probabilities("transition_probs", self.transition_probs)
-            check_not_nan("initial_logits", self.initial_logits)
-            check_not_nan("transition_logits", self.transition_logits)
-        return num_states, {initial_name: initial.shape[:-1], name: batch}, varying
-
-    @property
-    def num_states(self):
-        """Number of hidden states ``K``."""
-        return self._log_initial.shape[-1]
-
-    @property
-    def _log_initial(self):
-        if self.initial_logits is None:
-            return log_of_probabilities(self.initial_probs)
-        return log_normalize(self.initial_logits)[1]
-
-    @property
-    def _log_transition(self):
-        if self.transition_logits is None:
-            return log_of_probabilities(self.transition_probs)
-        return log_normalize(self.transition_logits)[1]
-
-
-_CHAIN_SIGNATURES = {2: "(k),(k,k),(t,k)", 3: "(k),(s,k,k),(t,k)"}
+from tsppl.distributions.shapes import broadcast_to_batch, check_given, split_keys
 
 
 class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
     """Base of the distributions whose hidden part is a Markov chain that is summed out.
 
-    A subclass supplies ``_potentials(value)``: log initial ``(..., K)``, log transitions ``(..., K, K)`` or
-    ``(..., T'-1, K, K)``, and log-likelihoods ``(..., T', K)`` of the last ``T'`` steps; earlier steps have no state.
-    Where the Markov chain is larger than the states that people ask for (a state and its age, a state and those before
-    it), ``_state_index`` says which state each state of the chain is.
+    A subclass supplies ``_log_likelihoods(value, chain)``, ``(..., T', K')``: the log density of each of the last ``T'``
+    steps in each state of the chain; the ``_first_state`` steps before have no state. Where the Markov chain is larger than
+    the states that people ask for (a state and its age, a state and those before it), it supplies ``state_chain`` too.
+
+    Beside the questions of :class:`~tsppl.distributions.SequenceDistribution` there are those of the *complete-data
+    protocol*, about the series together with its states, which EM, starting points, Gibbs blocks and ``check_model`` ask:
+
+    ============================== ==============================================================================
+    ``num_states``                 ``K``, number of the states that are reported
+    ``log_initial_probs``          ``(..., K)``, of the parameters as they were given
+    ``log_transition_probs``       ``(..., K, K)``, or ``(..., T-1, K, K)``
+    ``transitions_vary``           whether the transitions differ from step to step
+    ``state_chain(value)``         the :class:`~tsppl.distributions.hidden_markov.state_chain.StateChain`
+    ``has_plain_states``           whether the states of the chain are those that are reported
+    ``potentials(value)``          the chain's ``(..., K')`` and ``(..., K', K')`` or ``(..., T'-1, K', K')``, and
+                                   log-likelihoods ``(..., T', K')`` of the last ``T'`` steps
+    ``complete_log_prob``          ``(value, states) -> log p(y, z)``, one number for each series
+    ``regression_rows(value)``     rows of the regression on the past, or on a constant
+    ============================== ==============================================================================
+
+    Autoregressions answer ``lag_weights``, ``weights_vary`` and ``noise_varies`` too.
     """
 
     pytree_data_fields = (*MarkovChainParameters.pytree_data_fields, "known_states")
     known_states = None
-    _state_index = None
+    _first_state = 0
 
-    def _potentials(self, value):
+    def _log_likelihoods(self, value, chain):
         raise NotImplementedError
 
+    def state_chain(self, value=None) -> StateChain:
+        """The Markov chain that is summed out; ``value`` is looked at where the transitions depend on the series.
+
+        Made anew from the parameters whenever it is asked for: a stored one would be a second copy of every parameter in
+        the pytree, and stale once EM, a plate or ``jax.tree.map`` puts others in their place.
+        """
+        transitions = self.transitions
+        along = transitions.along(value, self._first_state)
+        return StateChain(self.log_initial_probs, along, None, transitions.varies)
+
+    @property
+    def has_plain_states(self):
+        """Whether the chain is one of the reported states themselves, not of states with their ages or lags."""
+        return self.state_chain(jnp.zeros(self.event_shape)).reported is None
+
+    def potentials(self, value):
+        """Log-probabilities of the chain and log-likelihoods of its states, which messages take.
+
+        Returns:
+            log initial ``(..., K')``, log transitions ``(..., K', K')`` or ``(..., T'-1, K', K')``, and log-likelihoods
+            ``(..., T', K')`` of the last ``T'`` steps; earlier steps have no state.
+        """
+        value = self.check_value(value)
+        chain = self.state_chain(value)
+        return chain.log_initial, chain.log_transition, self._log_likelihoods(value, chain)
+
+    def complete_log_prob(self, value, states):
+        """``log p(y, z)`` of each series, ``(...)``; transitions into steps after its end do not count.
+
+        Args:
+            value: as for ``log_prob``.
+            states: int ``(..., T)``; those of steps that have no state are not looked at.
+
+        Raises:
+            NotImplementedError: if the states are not those of a Markov chain themselves.
+
+        >>> import jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
+        >>> emission = dist.Bernoulli(jnp.array([0.5, 0.5]))
+        >>> model = tsd.HiddenMarkov(jnp.array([0.4, 0.6]), jnp.full((2, 2), 0.5), emission, num_steps=2)
+        >>> jnp.exp(model.complete_log_prob(jnp.array([1, 0]), jnp.array([1, 0]))).round(3).item()
+        0.075
+        """
+        value = self.check_value(value)
+        chain = self.state_chain(value)
+        if chain.reported is not None:
+            raise NotImplementedError(
+                f"the states of a {type(self).__name__} are no Markov chain by themselves, so there is no density of a path "
+                "of them here: sample_latents draws such paths"
+            )
+        ends = self.num_steps if self.lengths is None else self.lengths
+
+        def core(log_initial, log_transition, log_likelihoods, states, end):
+            steps = jnp.arange(len(states))
+            moves = (steps[:-1],) if log_transition.ndim == 3 else ()
+            transitions = log_transition[(*moves, states[:-1], states[1:])]
+            counted = self._first_state + steps[1:] < end
+            moved = jnp.where(counted, transitions, 0.0).sum()
+            return log_initial[states[0]] + moved + log_likelihoods[steps, states].sum()
+
+        return jnp.vectorize(core, signature=f"{chain.signature},(t,k),(t),()->()")(
+            *chain[:2], self._log_likelihoods(value, chain), states[..., self._first_state :], ends
+        )
+
+    def regression_rows(self, value, lead=()):
+        """Rows of the regression of each step on its past, or on a constant, all steps of all series in one axis.
+
+        Args:
+            value: as for ``log_prob``.
+            lead: batch of the series.
+
+        Returns:
+            :class:`~tsppl.distributions.hidden_markov.steps.RegressionRows`.
+
+        Raises:
+            NotImplementedError: if a step is no regression of a vector.
+        """
+        raise NotImplementedError(
+            f"the steps of a {type(self).__name__} of event shape {self.event_shape} are no vectors with a mean that is linear "
+            "in their past, given their states"
+        )
+
     def _store_known_states(self, known_states, num_states, num_steps):
-        """Store and check states that were observed; returns their batch shape by name."""
+        """Store states that were observed; returns their batch shape by name."""
         if known_states is None:
             return {}
-        self.known_states = jnp.asarray(known_states)
-        if self.known_states.shape[-1:] != (num_steps,):
-            raise ValueError(f"known_states has shape {self.known_states.shape}; it must end in num_steps, {num_steps}")
-        if not jnp.issubdtype(self.known_states.dtype, jnp.integer):
-            raise TypeError(
-                f"known_states must be integers, -1 where a state is not known, not {self.known_states.dtype}"
-            )
-        if is_concrete(self.known_states):
-            states = np.asarray(self.known_states)
-            wrong = (states < -1) | (states >= num_states)
-            if wrong.any():
-                index = tuple(int(i) for i in np.argwhere(wrong)[0])
-                raise ValueError(
-                    f"known_states is {states[index]} at index {index}; states are 0 to {num_states - 1}, and -1 where "
-                    "the state is not known"
-                )
+        self.known_states = check_known_states(known_states, num_states, num_steps)
         return {"known_states": self.known_states.shape[:-1]}
 
     def _known(self):
@@ -152,41 +169,28 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
             longer.known_states = jnp.concatenate([past.known_states, unknown], -1)
         return longer
 
-    def _other_batches(self, num_states, num_steps):
-        """Batch shapes, by name, of the arguments that a subclass adds to its base's."""
-        return {}
-
-    def _reported_states(self, path):
-        return path if self._state_index is None else jnp.asarray(self._state_index, jnp.int32)[path]
-
-    def _reported_probs(self, probs):
-        if self._state_index is None:
-            return probs
-        return probs @ jnp.asarray(np.eye(self.num_states)[self._state_index], probs.dtype)
-
     def scored_steps(self, value):
         """Steps that have a log-probability of their own: bool ``(..., T)``."""
         raise NotImplementedError
 
     def _apply(self, core, value, *, core_ndim, key=None):
-        """Run ``core(log_initial, log_transition, log_likelihoods)``, or with a key first, over the whole batch."""
-        potentials = self._potentials(self.check_value(value))
-        dtype = jnp.result_type(*potentials)
-        log_initial, log_transition, log_likelihoods = (potential.astype(dtype) for potential in potentials)
-        signature = _CHAIN_SIGNATURES[3 if self._transitions_vary else 2]
-        outputs = {0: "()", 1: "(t)", 2: "(t,k)"}[core_ndim]
-        if key is None:
-            result = jnp.vectorize(core, signature=f"{signature}->{outputs}")(
-                log_initial, log_transition, log_likelihoods
-            )
-            return broadcast_to_batch(result, self.batch_shape, core_ndim)
-        lead = lax.broadcast_shapes(log_likelihoods.shape[:-2], self.batch_shape)
-        draw = jnp.vectorize(core, signature=f"(),{signature}->{outputs}")
-        return draw(split_keys(key, lead), log_initial, log_transition, log_likelihoods)
+        """Run ``core(log_initial, log_transition, log_likelihoods)``, or with a key first, over the whole batch.
 
-    @property
-    def _transitions_vary(self):
-        return "transition_probs" in self.time_varying or "transition_logits" in self.time_varying
+        Returns:
+            the result, and the chain that it is about.
+        """
+        value = self.check_value(value)
+        chain = self.state_chain(value)
+        potentials = (*chain[:2], self._log_likelihoods(value, chain))
+        dtype = jnp.result_type(*potentials)
+        potentials = [potential.astype(dtype) for potential in potentials]
+        signature, outputs = f"{chain.signature},(t,k)", {0: "()", 1: "(t)", 2: "(t,k)"}[core_ndim]
+        if key is None:
+            result = jnp.vectorize(core, signature=f"{signature}->{outputs}")(*potentials)
+            return broadcast_to_batch(result, self.batch_shape, core_ndim), chain
+        lead = lax.broadcast_shapes(potentials[2].shape[:-2], self.batch_shape)
+        draw = jnp.vectorize(core, signature=f"(),{signature}->{outputs}")
+        return draw(split_keys(key, lead), *potentials), chain
 
     def _pad_front(self, array, fill, core_ndim):
         """Give the steps that have no state the value ``fill``, so that the time axis has ``T`` entries."""
@@ -197,7 +201,7 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
 
     def log_prob(self, value, intermediates=None):
         """Log density of the observed entries, states summed out."""
-        return self._apply(partial(messages.log_normalizer, method=self.method), value, core_ndim=0)
+        return self._apply(partial(messages.log_normalizer, method=self.method), value, core_ndim=0)[0]
 
     def log_prob_steps(self, value):
         """``log p(y_t | y_<t)``, zero where not scored; sums to ``log_prob(value)``."""
@@ -205,11 +209,11 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
         def core(*potentials):
             return messages.hidden_markov_forward(*potentials, method=self.method).log_normalizers
 
-        return self._mask_unscored(self._pad_front(self._apply(core, value, core_ndim=1), 0.0, 1), value)
+        return self._mask_unscored(self._pad_front(self._apply(core, value, core_ndim=1)[0], 0.0, 1), value)
 
     def log_prob_left_out(self, value):
         """``log p(y_t | all other observations)``, zero where not scored."""
-        terms = self._apply(partial(messages.hidden_markov_left_out, method=self.method), value, core_ndim=1)
+        terms, _ = self._apply(partial(messages.hidden_markov_left_out, method=self.method), value, core_ndim=1)
         return self._mask_unscored(self._pad_front(terms, 0.0, 1), value)
 
     def cdf_steps(self, value):
@@ -223,7 +227,8 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
         def predicted(*potentials):
             return jnp.exp(messages.hidden_markov_forward(*potentials, method=self.method).log_predicted)
 
-        probs = self._apply(predicted, value, core_ndim=2)[..., None]
+        probs, chain = self._apply(predicted, value, core_ndim=2)
+        probs = probs[..., None]
         observed, entries = self._steps_with_cdf(value), self.observed_entries()
         observed = observed.reshape(observed.shape + (1,) * (self.event_dim - 1))
         observed = observed if entries is None else observed & entries
@@ -233,10 +238,10 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
             mixed = mixed.reshape(mixed.shape[:-1] + self.event_shape[1:])
             return jnp.where(observed, jnp.clip(mixed, 0.0, 1.0), jnp.nan)
 
-        return tuple(mix(given_state) for given_state in self._cdf_given_states(value))
+        return tuple(mix(given_state) for given_state in self._cdf_given_states(value, chain))
 
-    def _cdf_given_states(self, value):
-        """Less than, and at most, each entry in each state and given the lags: ``(..., T', K, entries)`` each.
+    def _cdf_given_states(self, value, chain):
+        """Less than, and at most, each entry in each state of the chain, given the lags: ``(..., T', K', entries)`` each.
 
         Entry by entry, by what scores a step.
         """
@@ -244,7 +249,7 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
         def of_entry(strictly, entry):
             stand_in = self._with_emission(LogProbabilityBelow, entry, strictly=strictly)
             stand_in.known_states = None
-            return jnp.exp(stand_in._potentials(value)[2])
+            return jnp.exp(stand_in._log_likelihoods(value, chain))
 
         entries = jnp.arange(math.prod(self.event_shape[1:]))
         return tuple(jnp.moveaxis(lax.map(partial(of_entry, strictly), entries), 0, -1) for strictly in (True, False))
@@ -261,19 +266,24 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
 
     def sample_latents(self, key, value):
         """Draw the states given the data: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
-        states = self._apply(partial(messages.sample_path, method=self.method), value, core_ndim=1, key=key)
-        return {"states": self._pad_front(self._reported_states(states), -1, 1)}
+        path, chain = self._apply(partial(messages.sample_path, method=self.method), value, core_ndim=1, key=key)
+        return {"states": self._pad_front(chain.reported_path(path), -1, 1)}
 
     def latent_mode(self, value):
         """The most likely state path: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
-        states = self._apply(partial(messages.most_likely_path, method=self.method), value, core_ndim=1)
-        return {"states": self._pad_front(self._reported_states(states), -1, 1)}
+        path, chain = self._apply(partial(messages.most_likely_path, method=self.method), value, core_ndim=1)
+        return {"states": self._pad_front(chain.reported_path(path), -1, 1)}
 
     def latent_marginals(self, value, given="all"):
         """State probabilities given all the data, or given the data up to each step (``given="past"``).
 
         Returns ``{"state_probs": (..., T, K)}``; NaN for steps that have no state.
         """
+        probs, chain = self._chain_marginals(value, given)
+        return {"state_probs": self._pad_front(chain.reported_probs(probs), jnp.nan, 2)}
+
+    def _chain_marginals(self, value, given):
+        """Probabilities of the states of the chain, ``(..., T', K')``, and the chain."""
         check_given(given)
 
         def core(*potentials):
@@ -281,5 +291,4 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
                 return jnp.exp(messages.hidden_markov_forward(*potentials, method=self.method).log_filtered)
             return messages.hidden_markov_smooth(*potentials, method=self.method).state_probs
 
-        probs = self._reported_probs(self._apply(core, value, core_ndim=2))
-        return {"state_probs": self._pad_front(probs, jnp.nan, 2)}
+        return self._apply(core, value, core_ndim=2)

@@ -1,8 +1,11 @@
 """The linear-Gaussian state-space model: a distribution over the observed series, trajectory integrated out."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jax import random
 from jax.scipy.special import ndtr
+from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from tsppl.distributions.gaussian_parameters import check_scales, gaussian_parameters
@@ -24,7 +27,7 @@ from tsppl.distributions.shapes import (
     split_keys,
 )
 from tsppl.distributions.wrappers import as_distribution
-from tsppl.messages.linear_gaussian.chain import simulate_chain
+from tsppl.messages.linear_gaussian.chain import chain_gaussians, simulate_chain
 from tsppl.messages.linear_gaussian.filter import kalman_filter
 from tsppl.messages.linear_gaussian.likelihood import kalman_log_likelihood
 from tsppl.messages.linear_gaussian.roots import lower_root
@@ -32,6 +35,7 @@ from tsppl.messages.linear_gaussian.smoother import (
     complete_observations,
     kalman_left_out,
     kalman_smoother,
+    posterior_chain,
     sample_trajectory,
     simulate_observations,
 )
@@ -40,6 +44,18 @@ from tsppl.messages.methods import LINEAR_GAUSSIAN_METHODS
 
 _NAMES = Names("transition_matrix", "transition_noise")
 _VARYING = ("transition_matrix", "transition_noise", "noise_matrix", "emission_matrix", "emission_noise")
+
+
+class PosteriorChain(NamedTuple):
+    """The posterior of a trajectory: marginals, and the chain ``x_{t+1} = weights_t x_t + ... + kernel_root_t w``.
+
+    Each field has the batch of the data in front.
+    """
+
+    means: Float[Array, "*batch T D"]
+    roots: Float[Array, "*batch T D D"]
+    weights: Float[Array, "*batch S D D"]
+    kernel_roots: Float[Array, "*batch S D R"]
 
 
 class LinearGaussianSSM(SequenceDistribution):
@@ -184,7 +200,7 @@ class LinearGaussianSSM(SequenceDistribution):
 
     def _given(self, core, value, outputs, key=None):
         """Run ``core(initial, dynamics, emission, values, observed)``, or with a key first, over the batch."""
-        value, observed = self._as_channels(value)
+        value, observed = self.as_channels(value)
         arguments, inputs = [value], "(t,n)"
         if observed is not None:
             arguments, inputs = [jnp.where(observed, value, 0), observed], "(t,n),(t,n)"
@@ -193,8 +209,12 @@ class LinearGaussianSSM(SequenceDistribution):
             return self._vectorize(lambda *a: core(a[3], *a[:3], *a[4:]), f"(),{inputs}", outputs, keys, *arguments)
         return self._vectorize(core, inputs, outputs, *arguments)
 
-    def _as_channels(self, value):
-        """Value and observed entries with a last axis of channels, ``(..., T, N)``; None if all were observed."""
+    def as_channels(self, value):
+        """Value and observed entries with a last axis of channels, ``(..., T, N)``; None if all were observed.
+
+        With :meth:`posterior_chain` and ``log_prob_steps`` this is what EM and starting points ask about the series
+        together with its trajectory.
+        """
         observed = self.observed_entries()
         if observed is not None:
             observed = jnp.broadcast_to(observed, jnp.broadcast_shapes(observed.shape, value.shape))
@@ -255,6 +275,17 @@ class LinearGaussianSSM(SequenceDistribution):
         value = self.check_value(value)
         terms = broadcast_to_batch(self._given(core, value, "(t)"), self.batch_shape, 1)
         return jnp.where(self.scored_steps(value), terms, 0)
+
+    def posterior_chain(self, value):
+        """The trajectory given all the data as a Markov chain, with roots of its covariances: :class:`PosteriorChain`."""
+
+        def core(initial, dynamics, emission, values, observed=None):
+            centre, chain = posterior_chain(initial, dynamics, emission, values, observed, self.method)
+            marginals = chain_gaussians(chain.initial, chain.dynamics, values.shape[0], method=self.method)
+            return centre + marginals.mean, marginals.root, chain.dynamics.weights, chain.dynamics.root
+
+        results = self._given(core, self.check_value(value), "(t,d),(t,d,d),(s,d,d),(s,d,m)")
+        return PosteriorChain(*broadcast_to_batch(results, self.batch_shape, (2, 3, 3, 3)))
 
     def sample_latents(self, key, value):
         """Draw the trajectory given the data: ``{"trajectory": (..., T, D)}``."""

@@ -114,18 +114,19 @@ class MatrixNormalInverseWishart(Distribution):
             weights: ``(n,)``, ones by default; state probabilities, say.
         """
         posterior = self._vectorized(regression_posterior, "(n,p),(p,p),(),(n,n)")(
-            *self._parameters, *self._statistics(inputs, outputs, weights)
+            *self.parameters, *self._statistics(inputs, outputs, weights)
         )
         return from_parameters(posterior)
 
     def log_marginal_likelihood(self, inputs, outputs, weights=None):
         """``log p(outputs | inputs)``, coefficients and covariance integrated out; arguments as in :meth:`posterior`."""
         return self._vectorized(regression_log_marginal, "()")(
-            *self._parameters, *self._statistics(inputs, outputs, weights)
+            *self.parameters, *self._statistics(inputs, outputs, weights)
         )
 
     @property
-    def _parameters(self):
+    def parameters(self):
+        """The parameters, as :mod:`tsppl.conjugate` takes them."""
         return as_parameters(self.loc, self.scale_tril_column, self.concentration, self.scale_tril)
 
     @staticmethod

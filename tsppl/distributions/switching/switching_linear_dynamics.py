@@ -41,6 +41,15 @@ class RecurrentTransitions:
     state_logits: Any
     weights: Any
 
+    varies = True
+    signature = "(m,k),(k,n)"
+
+    @property
+    def shape(self):
+        """Shape of the transitions out of one step, ``(..., K, K)``."""
+        batch = lax.broadcast_shapes(jnp.shape(self.state_logits)[:-2], jnp.shape(self.weights)[:-2])
+        return batch + jnp.shape(self.weights)[-2:-1] * 2
+
     def log_probs(self, previous):
         """Log transition probabilities ``(..., K, K)`` out of every state, given ``x_{t-1}`` of shape ``(..., D)``."""
         drive = jnp.einsum("...kd,...d->...k", self.weights, previous)
@@ -48,20 +57,30 @@ class RecurrentTransitions:
         num_states = logits.shape[-1]
         return log_normalize(jnp.broadcast_to(logits, logits.shape[:-2] + (num_states, num_states)))[1]
 
+    def along(self, series, first=0):
+        """Log transitions ``(..., S, K, K)`` of all moves from step ``first`` on, given the trajectory ``(..., T, D)``."""
+        if series is None:
+            raise ValueError("recurrent transitions depend on the trajectory: pass it, state_chain(value)")
+        by_step = RecurrentTransitions(self.state_logits[..., None, :, :], self.weights[..., None, :, :])
+        return by_step.log_probs(series[..., first:-1, :])
+
+    def into(self, step, previous):
+        """Log transitions ``(K, K)`` into a step, given the step before."""
+        return self.log_probs(previous)
+
 
 class SwitchingLinearDynamics(SwitchingAutoregression):
     """A latent trajectory with linear dynamics chosen by a hidden Markov state; the states are summed out.
 
-    ``x_t = weights[z_t] @ x_{t-1} + noise[z_t]`` (Ackerson and Fu 1970; Linderman et al. 2017 for recurrent
-    transitions).
+    ``x_t = weights[z_t] @ x_{t-1} + noise[z_t]`` (Ackerson and Fu 1970; Linderman et al. 2017 for recurrent transitions).
     Use it as a latent site, then any emission: ``x = sample("x", SwitchingLinearDynamics(...))``,
     ``sample("y", Poisson(jnp.exp(x @ C.T)).to_event(2), obs=y)``. Latent, so there is no mask and there are no
     lengths: mask the emission. Fix the scale of the noise and leave the emission matrix free: the product is
-        identified, each is not.
+    identified, each is not.
 
     Args:
         initial_probs: probabilities of ``z_0``, ``(..., K)``.
-        transitions: probabilities ``(..., K, K)``, or ``(..., T-1, K, K)`` where row ``t`` moves ``z_t`` to
+        transition_probs: probabilities ``(..., K, K)``, or ``(..., T-1, K, K)`` where row ``t`` moves ``z_t`` to
             ``z_{t+1}``, or :class:`RecurrentTransitions`.
         weights: dynamics matrices ``(..., K, D, D)``, or ``(..., T-1, K, D, D)`` where row ``t`` moves ``x_t`` to
             ``x_{t+1}``.
@@ -70,11 +89,14 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
         initial: distribution of ``x_0``, event ``(D,)`` and batch ``(..., K)``, ``(..., 1)`` or ``()``.
         num_steps: number of steps ``T``.
         initial_logits, transition_logits: alternatives to the probabilities.
-        time_varying: names of the arguments that carry a time axis, of ``("transitions", "weights", "noise")``.
+        time_varying: names of the arguments that carry a time axis, of ``("transition_probs", "weights", "noise")``.
         method: ``"auto"``, ``"sequential"``, ``"chunked"`` or ``"parallel"``: how states are summed out, exactly by all.
 
     Raises:
         ValueError: on shapes that do not fit.
+
+    Under :class:`RecurrentTransitions`, ``transition_probs`` is what was given, and there is no table
+    ``log_transition_probs``: ``state_chain(value)`` has the transitions along a trajectory.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
     >>> noise = dist.Normal(jnp.zeros(2), 0.1).to_event(1)
@@ -85,12 +107,12 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
     (10, 2)
     """
 
-    pytree_data_fields = ("weights", "recurrence")
+    pytree_data_fields = ("weights",)
 
     def __init__(
         self,
         initial_probs=None,
-        transitions=None,
+        transition_probs=None,
         weights=None,
         noise=None,
         initial=None,
@@ -105,22 +127,19 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
         self.weights, self.noise = jnp.asarray(weights), as_distribution("noise", noise)
         self.initial = as_distribution("initial", initial)
         time_varying = check_time_varying(
-            "SwitchingLinearDynamics", time_varying, ("transitions", "transition_logits", "weights", "noise")
+            "SwitchingLinearDynamics", time_varying, ("transition_probs", "transition_logits", "weights", "noise")
         )
-        time_varying = tuple("transition_probs" if name == "transitions" else name for name in time_varying)
-        self.recurrence = transitions if isinstance(transitions, RecurrentTransitions) else None
-        if self.recurrence is not None:
-            transitions, transition_logits = None, self._check_recurrence(time_varying)
-        num_states, batches, varying = self._store_chain(
+        if isinstance(transition_probs, RecurrentTransitions):
+            self._check_recurrent(transition_probs, time_varying)
+        num_states, batches, rows, varying = self._store_chain(
             initial_probs,
-            transitions,
+            transition_probs,
             initial_logits,
             transition_logits,
-            num_steps=num_steps,
-            time_varying=time_varying,
+            num_steps,
+            time_varying,
+            rules=RecurrentTransitions,
         )
-        if self.recurrence is not None:
-            self.transition_logits = None
         step_shape = self.noise.event_shape
         if len(step_shape) != 1 or self.initial.event_shape != step_shape:
             raise ValueError(
@@ -148,65 +167,37 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
         if num_steps < 2:
             raise ValueError(f"num_steps is {num_steps}; dynamics need at least 2 steps")
         self.num_conditioned = 1
-        transition_name = [name for name in batches if name.startswith("transition")][0]
-        rows = {transition_name: num_steps - 1, "weights": num_steps - 1, "noise": num_steps - 1}
+        rows |= {"weights": num_steps - 1, "noise": num_steps - 1}
         batch = broadcast_batches(batches, num_steps=num_steps, time_varying=varying, rows=rows)
         self._initialize(
             batch, step_shape, num_steps=num_steps, time_varying=varying, method=method, validate_args=validate_args
         )
 
-    def _check_recurrence(self, time_varying):
-        """Logits of the right shape and batch that stand for the recurrence while shapes are checked."""
+    def _check_recurrent(self, transitions, time_varying):
         if "transition_probs" in time_varying:
             raise ValueError("RecurrentTransitions cannot be named in time_varying: they vary through the trajectory")
-        state_logits, weights = jnp.asarray(self.recurrence.state_logits), jnp.asarray(self.recurrence.weights)
+        state_logits, weights = jnp.shape(transitions.state_logits), jnp.shape(transitions.weights)
         size = self.noise.event_shape[-1:]
-        if weights.ndim < 2 or weights.shape[-1:] != size or state_logits.shape[-1:] != weights.shape[-2:-1]:
+        if len(weights) < 2 or weights[-1:] != size or state_logits[-1:] != weights[-2:-1]:
             raise ValueError(
-                f"RecurrentTransitions has state_logits of shape {state_logits.shape} and weights of shape "
-                f"{weights.shape}: "
+                f"RecurrentTransitions has state_logits of shape {state_logits} and weights of shape {weights}: "
                 f"(..., K, K) and (..., K, {size[0] if size else 'D'}) are needed"
             )
-        num_states = weights.shape[-2]
-        batch = lax.broadcast_shapes(state_logits.shape[:-2], weights.shape[:-2])
-        return jnp.zeros(batch + (num_states, num_states))
 
     @property
-    def _lag_weights(self):
+    def lag_weights(self):
+        """As in the base class; the row of the first step, whose lag is not there, is that of the second."""
         weights = self.weights[..., None, :, :]
-        if self._weights_vary:
+        if self.weights_vary:
             weights = jnp.concatenate([weights[..., :1, :, :, :, :], weights], -5)
         return weights
 
-    @property
-    def _transitions_vary(self):
-        return self.recurrence is not None or super()._transitions_vary
-
-    def _log_transition_given(self, value):
-        if self.recurrence is None:
-            return super()._log_transition_given(value)
-        by_step = RecurrentTransitions(
-            self.recurrence.state_logits[..., None, :, :], self.recurrence.weights[..., None, :, :]
-        )
-        return by_step.log_probs(value[..., :-1, :])
-
-    def _transition_arrays(self):
-        if self.recurrence is None:
-            return super()._transition_arrays()
-        return (self.recurrence.state_logits, self.recurrence.weights), "(m,k),(k,n)"
-
-    def _transition_function(self, *arrays):
-        if self.recurrence is None:
-            return super()._transition_function(*arrays)
-        return lambda t, previous: RecurrentTransitions(*arrays).log_probs(previous)
-
     def log_prob_left_out(self, value):
         """``log p(x_t | all other steps)``; see :class:`AutoregressiveHMM`. Not for recurrent transitions."""
-        if self.recurrence is not None:
+        if isinstance(self.transition_probs, RecurrentTransitions):
             raise NotImplementedError(
                 "recurrent transitions depend on the trajectory, so the left-out terms have no closed form; "
-                "log_prob_steps "
-                "gives one-step-ahead terms, which answer another question"
+                "log_prob_steps gives one-step-ahead terms, which answer another question"
             )
         return super().log_prob_left_out(value)
 
@@ -226,7 +217,7 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
         states = jnp.asarray(states)
         batch = lax.broadcast_shapes(states.shape[:-1], self.batch_shape)
         states = jnp.broadcast_to(states, batch + states.shape[-1:])
-        weights = self.weights if self._weights_vary else self.weights[..., None, :, :, :]
+        weights = self.weights if self.weights_vary else self.weights[..., None, :, :, :]
         arriving, num_steps = states[..., 1:], self.num_steps
 
         def chosen(parameter, core_ndim, states):
@@ -240,7 +231,7 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
                 loc, scale_tril = loc[..., None, :, :], scale_tril[..., None, :, :, :]
             return chosen(loc, 1, states), chosen(scale_tril, 2, states)
 
-        loc, scale_tril = gaussian(self.noise, arriving, self._noise_varies)
+        loc, scale_tril = gaussian(self.noise, arriving, self.noise_varies)
         start_loc, start_scale_tril = gaussian(self.initial, states[..., :1], False)
         return LinearGaussianChain(
             MultivariateNormal(start_loc[..., 0, :], scale_tril=start_scale_tril[..., 0, :, :]),

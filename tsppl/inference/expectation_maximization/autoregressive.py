@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from tsppl.distributions.autoregressive.regression_rows import lagged_rows
 from tsppl.distributions.wrappers import leaf_of, rewrap
 from tsppl.inference.expectation_maximization.arguments import refuse_batch
 from tsppl.inference.expectation_maximization.ascent import climb
@@ -46,14 +45,14 @@ def prepare_autoregressive(distribution, fixed):
     """The distribution with weights and noise of its own for each state, after checking that EM has an answer."""
     prepared = prepare_chain(distribution, fixed)
     num_states = (distribution.num_states,)
-    batch = distribution._lag_weights.shape[:-3]
+    batch = distribution.lag_weights.shape[:-3]
     if "weights" not in fixed:
-        refuse_batch("weights", batch, 1, varies=distribution._weights_vary)
+        refuse_batch("weights", batch, 1, varies=distribution.weights_vary)
     if len(batch) == 1:
         weights = as_real(distribution.weights)
         prepared.weights = jnp.broadcast_to(weights, num_states + weights.shape[1:])
     if not _noise_is_held(distribution, fixed):
-        refuse_batch("noise", distribution.noise.batch_shape, 1, varies=distribution._noise_varies)
+        refuse_batch("noise", distribution.noise.batch_shape, 1, varies=distribution.noise_varies)
     if len(distribution.noise.batch_shape) < 2:
         prepared.noise = open_parameters(distribution.noise, num_states)
     return prepared
@@ -69,7 +68,7 @@ def maximize_autoregressive(distribution, value, statistics, priors, fixed):
     conjugate = {"noise.covariance_matrix": dist.InverseWishart} if isinstance(leaf, dist.MultivariateNormal) else {}
     closed = (
         isinstance(leaf, dist.Normal | dist.MultivariateNormal)
-        and distribution.noise.batch_shape == distribution._lag_weights.shape[:-3] == (distribution.num_states,)
+        and distribution.noise.batch_shape == distribution.lag_weights.shape[:-3] == (distribution.num_states,)
         and all(is_conjugate(name, prior, conjugate) for name, prior in parameter_priors.items())
     )
     if closed:
@@ -94,7 +93,7 @@ def climb_regression(distribution, value, state_probs, arguments, log_prior, fix
 
     def objective(values):
         candidate = with_values(values)
-        terms = candidate._potentials(value)[2]
+        terms = candidate.potentials(value)[2]
         return jnp.where(state_probs > 0, state_probs * terms, 0.0).sum() + log_prior(candidate)
 
     values = {name: parameter.value for name, parameter in free.items()}
@@ -102,13 +101,14 @@ def climb_regression(distribution, value, state_probs, arguments, log_prior, fix
 
 
 def _regress(distribution, value, state_probs, priors, fixed):
-    inputs, outputs, weights, observed = lagged_rows(distribution, value, state_probs)
+    rows = distribution.regression_rows(value, state_probs.shape[:-2])
+    inputs, outputs, weights, observed = rows.inputs, rows.outputs, rows.weights(state_probs), rows.observed
     num_states, size = weights.shape[1], outputs.shape[1]
     leaf = leaf_of(distribution.noise)
     spread_name = "scale" if isinstance(leaf, dist.Normal) else "scale_tril"
     event = (size,) if spread_name == "scale" else (size, size)
     spread = getattr(leaf, spread_name).reshape((num_states,) + event)
-    lags = jnp.moveaxis(distribution._lag_weights, -2, -3).reshape(num_states, size, -1)
+    lags = jnp.moveaxis(distribution.lag_weights, -2, -3).reshape(num_states, size, -1)
     coefficients = jnp.concatenate([lags, leaf.loc.reshape(num_states, size, 1)], axis=-1)
     prior = covariance_prior(priors.get("noise.covariance_matrix"), spread)
 

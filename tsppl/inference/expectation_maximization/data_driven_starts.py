@@ -1,7 +1,7 @@
 """Starting points read off the data: clusters of observations, clusters of regressions, principal components."""
 
 import warnings
-from functools import partial
+from functools import partial, singledispatch
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +11,14 @@ from scipy.cluster.vq import kmeans2
 from scipy.ndimage import uniform_filter1d
 
 from tsppl.distributions.autoregressive.autoregressive_hmm import AutoregressiveHMM
-from tsppl.distributions.autoregressive.regression_rows import lagged_rows
 from tsppl.distributions.autoregressive.salt import SALT
 from tsppl.distributions.hidden_markov.hidden_markov import HiddenMarkov
 from tsppl.distributions.hidden_markov.steps import flatten_steps
-from tsppl.distributions.linear_gaussian.linear_gaussian_ssm import LinearGaussianSSM
+from tsppl.distributions.linear_gaussian.linear_gaussian_ssm import LinearGaussianSSM, PosteriorChain
 from tsppl.distributions.shapes import is_concrete, typed_key
 from tsppl.distributions.wrappers import leaf_of
 from tsppl.inference.expectation_maximization.arguments import resolve_fixed
 from tsppl.inference.expectation_maximization.families import prepare, steps_of
-from tsppl.inference.expectation_maximization.linear_gaussian import TrajectoryStatistics
 from tsppl.inference.expectation_maximization.low_rank_starts import regression_start
 from tsppl.inference.expectation_maximization.markov_switching import StateStatistics
 
@@ -77,7 +75,7 @@ def data_driven_starts(key, distribution, value, *, fixed):
     start = prepare(distribution, value, fixed)
     generator = _generator(key)
     start_key = jax.random.key(int(generator.integers(2**31)))
-    for rough in _ROUGH[type(distribution)](generator, start, value, fixed):
+    for rough in _rough_states(start)(generator, start, value, fixed):
         yield _from_rough(start_key, start, value, rough, fixed=fixed)
 
 
@@ -99,6 +97,18 @@ def _generator(key):
     return np.random.default_rng(np.asarray(jax.random.key_data(typed_key(key))).tolist())
 
 
+@singledispatch
+def _rough_states(distribution):
+    """Function of a generator, a distribution, data and held names, which yields statistics of first rough states."""
+    raise TypeError(f"no start is found for a {type(distribution).__name__}: give its parameters by hand")
+
+
+_rough_states.register(HiddenMarkov, lambda distribution: _hidden_markov)
+_rough_states.register(AutoregressiveHMM, lambda distribution: _autoregressive)
+_rough_states.register(SALT, lambda distribution: _autoregressive)
+_rough_states.register(LinearGaussianSSM, lambda distribution: _linear_gaussian)
+
+
 def _hidden_markov(generator, distribution, value, fixed):
     probs = _no_preference(distribution, value)
     rows, weights, observed = map(_as_numpy, flatten_steps(distribution, value, probs))
@@ -108,7 +118,8 @@ def _hidden_markov(generator, distribution, value, fixed):
 
 def _autoregressive(generator, distribution, value, fixed):
     probs = _no_preference(distribution, value)
-    inputs, outputs, weights, observed = map(_as_numpy, lagged_rows(distribution, value, probs))
+    rows = distribution.regression_rows(value, probs.shape[:-2])
+    inputs, outputs, weights, observed = map(_as_numpy, (rows.inputs, rows.outputs, rows.weights(probs), rows.observed))
     outputs = outputs if observed is None else np.where(observed, outputs, 0)
     kept = outputs.shape[1] * max(1, min(distribution.num_lags, _MAX_INPUTS // outputs.shape[1]))
     inputs = np.concatenate([inputs[:, :kept], inputs[:, -1:]], axis=1)
@@ -121,7 +132,7 @@ def _autoregressive(generator, distribution, value, fixed):
 
 
 def _no_preference(distribution, value):
-    _, _, log_likelihoods = distribution._potentials(value)
+    _, _, log_likelihoods = distribution.potentials(value)
     lead = jnp.broadcast_shapes(log_likelihoods.shape[:-2], distribution.batch_shape)
     return jnp.full(lead + log_likelihoods.shape[-2:], 1 / distribution.num_states, log_likelihoods.dtype)
 
@@ -212,7 +223,7 @@ def _linear_gaussian(generator, distribution, value, fixed):
     """Statistics of a trajectory of principal components, blurred by a part of its spread so that no covariance is singular."""
     if distribution.noise_matrix is not None:
         raise NotImplementedError("no start is found for a model with noise_matrix: give its parameters by hand")
-    value, observed = map(_as_numpy, distribution._as_channels(value))
+    value, observed = map(_as_numpy, distribution.as_channels(value))
     lead = np.broadcast_shapes(value.shape[:-2], distribution.batch_shape)
     value = np.broadcast_to(value, lead + value.shape[-2:])
     observed = np.ones(value.shape, bool) if observed is None else np.broadcast_to(observed, value.shape)
@@ -233,7 +244,7 @@ def _linear_gaussian(generator, distribution, value, fixed):
     means = jnp.asarray(trajectory, distribution.transition_matrix.dtype)
     spread = _BLUR * np.diag(trajectory.reshape(-1, size).std(0)).astype(means.dtype)
     roots = jnp.broadcast_to(spread, means.shape + (size,))
-    yield TrajectoryStatistics(means, roots, jnp.zeros_like(roots[..., 1:, :, :]), roots[..., 1:, :, :])
+    yield PosteriorChain(means, roots, jnp.zeros_like(roots[..., 1:, :, :]), roots[..., 1:, :, :])
 
 
 def _fill_by_means(points, observed):
@@ -254,11 +265,3 @@ def _principal_components(points, observed, size, num_rounds=20):
         left, scales, right = np.linalg.svd(filled - means, full_matrices=False)
         filled = np.where(observed, points, means + (left[:, :size] * scales[:size]) @ right[:size])
     return left[:, :size] * np.sqrt(points.shape[0])
-
-
-_ROUGH = {
-    HiddenMarkov: _hidden_markov,
-    AutoregressiveHMM: _autoregressive,
-    SALT: _autoregressive,
-    LinearGaussianSSM: _linear_gaussian,
-}

@@ -6,16 +6,13 @@ covariance, so that covariances are nowhere subtracted from one another.
 """
 
 import copy
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from tsppl.distributions.gaussian_parameters import gaussian_parameters
 from tsppl.distributions.sequence import time_axis_of_mask
-from tsppl.distributions.shapes import broadcast_to_batch
 from tsppl.distributions.wrappers import leaf_of, rewrap
 from tsppl.inference.expectation_maximization.arguments import refuse_batch
 from tsppl.inference.expectation_maximization.ascent import climb
@@ -32,38 +29,11 @@ from tsppl.inference.expectation_maximization.maximization import (
     is_conjugate,
     log_prior as noise_log_prior,
 )
-from tsppl.messages.linear_gaussian.chain import chain_gaussians
-from tsppl.messages.linear_gaussian.filter import kalman_filter
-from tsppl.messages.linear_gaussian.smoother import posterior_chain
-
-
-class TrajectoryStatistics(NamedTuple):
-    """The posterior of the trajectory: marginals, and the chain ``x_{t+1} = weights_t x_t + ... + kernel_root_t w``.
-
-    Each field has the batch of the data in front.
-    """
-
-    means: Float[Array, "*batch T D"]
-    roots: Float[Array, "*batch T D D"]
-    weights: Float[Array, "*batch S D D"]
-    kernel_roots: Float[Array, "*batch S D R"]
 
 
 def expected_trajectory(distribution, value):
-    """Log-likelihood summed over series, and :class:`TrajectoryStatistics`."""
-    method = distribution.method
-
-    def core(initial, dynamics, emission, values, observed=None):
-        arguments = (initial, dynamics, emission, values, observed)
-        log_normalizers = kalman_filter(*arguments, method=method).log_normalizers
-        centre, chain = posterior_chain(*arguments, method)
-        marginals = chain_gaussians(chain.initial, chain.dynamics, values.shape[0], method=method)
-        return log_normalizers, centre + marginals.mean, marginals.root, chain.dynamics.weights, chain.dynamics.root
-
-    outputs = distribution._given(core, value, "(t),(t,d),(t,d,d),(s,d,d),(s,d,m)")
-    log_normalizers, *statistics = broadcast_to_batch(outputs, distribution.batch_shape, (1, 2, 3, 3, 3))
-    log_likelihood = jnp.where(distribution.scored_steps(value), log_normalizers, 0.0).sum()
-    return log_likelihood, TrajectoryStatistics(*statistics)
+    """Log-likelihood summed over series, and the posterior of the trajectory as a chain."""
+    return distribution.log_prob_steps(value).sum(), distribution.posterior_chain(value)
 
 
 def linear_gaussian_names(distribution):
@@ -212,7 +182,7 @@ def _transition_rows(distribution, value, statistics):
 def _emission_rows(distribution, value, statistics):
     """Regression of the residuals under the current matrix on the trajectory."""
     means, roots = statistics.means, statistics.roots
-    value, observed = distribution._as_channels(value)
+    value, observed = distribution.as_channels(value)
     value = value if observed is None else jnp.where(observed, value, 0)
     matrix = distribution.emission_matrix
     matrix = matrix[..., None, :] if distribution.event_dim == 1 else matrix

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax import lax, random
 from jax.scipy.linalg import cho_factor, cho_solve
 
-from tsppl.distributions.autoregressive.regression_rows import lagged_rows
 from tsppl.distributions.shapes import typed_key
 from tsppl.inference.expectation_maximization.low_rank_regression import FIELDS, Factors, maximize_low_rank_regression
 
@@ -192,12 +191,13 @@ def regression_start(key, distribution, value, state_probs, fixed):
         state_probs: ``(..., T', K)``, how much a step belongs to a state.
         fixed: names of the parameters to hold.
     """
-    inputs, outputs, weights, observed = lagged_rows(distribution, value, state_probs)
+    lagged = distribution.regression_rows(value, state_probs.shape[:-2])
+    outputs, weights, observed = lagged.outputs, lagged.weights(state_probs), lagged.observed
     if observed is not None:
         outputs = jnp.where(observed, outputs, (observed * outputs).sum(0) / jnp.maximum(observed.sum(0), 1))
     size, num_lags, num_states = outputs.shape[1], distribution.num_lags, distribution.num_states
     shift = outputs.mean(0)
-    rows = [jnp.ones_like(outputs[:, :1]), inputs[:, :-1] - jnp.tile(shift, num_lags), outputs - shift]
+    rows = [jnp.ones_like(outputs[:, :1]), lagged.inputs[:, :-1] - jnp.tile(shift, num_lags), outputs - shift]
     rows = jnp.concatenate(rows, axis=1)
     products = lax.map(lambda weights: rows.T @ (weights[:, None] * rows), weights.T)
     dense = jax.vmap(partial(_ridge_regression, size=size))(products)

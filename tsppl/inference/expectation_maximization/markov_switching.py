@@ -15,7 +15,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
 from tsppl import messages
-from tsppl.distributions.hidden_markov.markov_switching import MarkovChainParameters
+from tsppl.distributions.hidden_markov.chain_parameters import MarkovChainParameters
 from tsppl.distributions.hidden_markov.steps import flatten_steps
 from tsppl.distributions.wrappers import innermost
 from tsppl.inference.expectation_maximization.arguments import refuse_batch
@@ -40,11 +40,11 @@ def expected_states(distribution, value):
 
     With ``lengths`` the transitions are counted step by step, which takes ``T K^2`` numbers for each series.
     """
-    log_initial, log_transition, log_likelihoods = distribution._potentials(value)
+    log_initial, log_transition, log_likelihoods = distribution.potentials(value)
     lead = lax.broadcast_shapes(log_likelihoods.shape[:-2], distribution.batch_shape)
     log_likelihoods = jnp.broadcast_to(log_likelihoods, lead + log_likelihoods.shape[-2:])
     num_rows = log_likelihoods.shape[-2] - 1
-    if distribution.lengths is not None and not distribution._transitions_vary:
+    if distribution.lengths is not None and not distribution.transitions_vary:
         shape = log_transition.shape[:-2] + (num_rows,) + log_transition.shape[-2:]
         log_transition = jnp.broadcast_to(log_transition[..., None, :, :], shape)
     core = jax.value_and_grad(partial(messages.log_normalizer, method=distribution.method), argnums=(0, 1, 2))
@@ -53,7 +53,7 @@ def expected_states(distribution, value):
         log_likelihood, statistics = core(*potentials)
         return log_likelihood, *statistics
 
-    rows = "s,k,k" if distribution._transitions_vary or distribution.lengths is not None else "k,k"
+    rows = "s,k,k" if distribution.transitions_vary or distribution.lengths is not None else "k,k"
     log_likelihood, initial, transitions, states = jnp.vectorize(
         flat, signature=f"(k),({rows}),(t,k)->(),(k),({rows}),(t,k)"
     )(log_initial, log_transition, log_likelihoods)
@@ -74,10 +74,10 @@ def chain_names():
 def prepare_chain(distribution, fixed):
     """A copy of the distribution, after checking that the chain's parameters can be estimated."""
     if "initial_probs" not in fixed:
-        refuse_batch("initial_probs", distribution._log_initial.shape[:-1], 0, varies=False)
+        refuse_batch("initial_probs", distribution.log_initial_probs.shape[:-1], 0, varies=False)
     if "transition_probs" not in fixed:
-        batch = distribution._log_transition.shape[:-2]
-        refuse_batch("transition_probs", batch, 0, varies=distribution._transitions_vary)
+        batch = distribution.log_transition_probs.shape[:-2]
+        refuse_batch("transition_probs", batch, 0, varies=distribution.transitions_vary)
     prepared = copy.copy(distribution)
     for name in MarkovChainParameters.pytree_data_fields:
         if getattr(distribution, name) is not None:
@@ -88,7 +88,7 @@ def prepare_chain(distribution, fixed):
 def maximize_chain(distribution, statistics, priors, fixed):
     """The distribution with new initial and transition probabilities; a probability of zero stays zero."""
     updated = copy.copy(distribution)
-    old = {"initial": distribution._log_initial, "transition": distribution._log_transition}
+    old = {"initial": distribution.log_initial_probs, "transition": distribution.log_transition_probs}
     counts = {"initial": statistics.initial, "transition": statistics.transitions}
     for part in ("initial", "transition"):
         name = f"{part}_probs"
@@ -114,8 +114,8 @@ def chain_log_prior(distribution, priors):
     """Log density of Dirichlet priors over the probabilities that are not zero by construction."""
     total = 0.0
     for name, log_probs in (
-        ("initial_probs", distribution._log_initial),
-        ("transition_probs", distribution._log_transition),
+        ("initial_probs", distribution.log_initial_probs),
+        ("transition_probs", distribution.log_transition_probs),
     ):
         if name in priors:
             concentration = jnp.broadcast_to(innermost(priors[name]).concentration, log_probs.shape)

@@ -39,8 +39,8 @@ def maximize_emission(emission, value, weights, observed=None, *, priors=None, f
     """
     priors = priors or {}
     if isinstance(emission, Streams):
-        values = emission._split(value)
-        entries = [None] * len(values) if observed is None else emission._split(observed)
+        values = emission.split(value)
+        entries = [None] * len(values) if observed is None else emission.split(observed)
         fitted = {
             name: maximize_emission(
                 stream, part, weights, seen, priors=below(name, priors), fixed=tuple(below(name, dict.fromkeys(fixed)))
@@ -52,8 +52,9 @@ def maximize_emission(emission, value, weights, observed=None, *, priors=None, f
     if not free:
         return emission
     leaf = leaf_of(emission)
-    if type(leaf) in _CLOSED_FORMS:
-        conjugate, update = _CLOSED_FORMS[type(leaf)]
+    closed = next((form for family, form in _CLOSED_FORMS.items() if _has_density_of(leaf, family)), None)
+    if closed:
+        conjugate, update = closed
         if all(is_conjugate(name, prior, conjugate) for name, prior in priors.items()):
             return rewrap(emission, update(leaf, value, weights, observed, priors, fixed))
     return _climb(emission, free, value, weights, observed, priors)
@@ -84,6 +85,11 @@ def below(name, entries):
 def is_conjugate(name, prior, conjugate):
     """Whether ``prior`` is of the family that ``conjugate``, ``name -> family``, names for this parameter."""
     return name in conjugate and isinstance(innermost(prior), conjugate[name])
+
+
+def _has_density_of(leaf, family):
+    """Whether a distribution is of a family, or of a class derived from it that keeps the density."""
+    return isinstance(leaf, family) and type(leaf).log_prob is family.log_prob
 
 
 def _climb(emission, free, value, weights, observed, priors):

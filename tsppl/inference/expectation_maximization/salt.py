@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import lax
 
-from tsppl.distributions.autoregressive.regression_rows import lagged_rows
 from tsppl.distributions.gaussian_parameters import gaussian_parameters
 from tsppl.distributions.wrappers import innermost, leaf_of, rewrap
 from tsppl.inference.expectation_maximization.arguments import refuse_batch
@@ -62,7 +61,7 @@ def prepare_salt(distribution, fixed):
         if name not in fixed:
             refuse_batch(name, factor.shape[: -3 if name == "core" else -2], 1, varies=False)
     if not _noise_is_held(distribution, fixed):
-        refuse_batch("noise", distribution.noise.batch_shape, 1, varies=distribution._noise_varies)
+        refuse_batch("noise", distribution.noise.batch_shape, 1, varies=distribution.noise_varies)
     if len(distribution.noise.batch_shape) < 2:
         prepared.noise = open_parameters(distribution.noise, (distribution.num_states,))
     return prepared
@@ -92,15 +91,16 @@ def _has_closed_form(distribution, priors):
     return (
         isinstance(leaf, dist.Normal | dist.MultivariateNormal)
         and distribution.noise.batch_shape == (distribution.num_states,)
-        and distribution._lag_weights.ndim == 4
+        and distribution.lag_weights.ndim == 4
         and all(is_conjugate(name, prior, conjugate) for name, prior in priors.items())
     )
 
 
 def _regress(distribution, value, state_probs, priors, fixed):
     """New factors and noise, ``name -> parameter``."""
-    inputs, outputs, weights, observed = lagged_rows(distribution, value, state_probs)
-    inputs, weights, num_states = inputs[:, :-1], weights.T, distribution.num_states
+    rows = distribution.regression_rows(value, state_probs.shape[:-2])
+    inputs, outputs, weights, observed = rows.inputs[:, :-1], rows.outputs, rows.weights(state_probs).T, rows.observed
+    num_states = distribution.num_states
     names = [name for name in (*factor_names(distribution), "noise.loc") if name not in fixed]
     fields = FIELDS | {"noise.loc": "offset"}
     free = tuple(fields[name] for name in names)

@@ -2,7 +2,6 @@
 
 from functools import cached_property
 
-import jax.numpy as jnp
 from jax import random
 
 from tsppl.distributions.hidden_markov.markov_switching import MarkovSwitching
@@ -85,31 +84,9 @@ class CompleteData:
             for name, site in self.trace.items()
             if site["type"] == "sample" and name != self._site
         ]
-        return sum(others) + complete_log_prob(self.distribution, self.sequence.value, states).sum()
+        return sum(others) + self.distribution.complete_log_prob(self.sequence.value, states).sum()
 
 
 def has_plain_states(site):
     """Whether a sequence is observed and its states, which are summed out, are those of a Markov chain themselves."""
-    return site.observed and isinstance(site.distribution, MarkovSwitching) and site.distribution._state_index is None
-
-
-def complete_log_prob(distribution, value, states):
-    """``log p(y, z)`` of each series; transitions into steps after its end do not count."""
-    log_initial, log_transition, log_likelihoods = distribution._potentials(value)
-    first = distribution.num_steps - log_likelihoods.shape[-2]
-    ends = distribution.num_steps if distribution.lengths is None else distribution.lengths
-
-    def core(log_initial, log_transition, log_likelihoods, states, end):
-        steps = jnp.arange(len(states))
-        moves = (steps[:-1],) if log_transition.ndim == 3 else ()
-        transitions = log_transition[(*moves, states[:-1], states[1:])]
-        counted = first + steps[1:] < end
-        return (
-            log_initial[states[0]] + jnp.where(counted, transitions, 0.0).sum() + log_likelihoods[steps, states].sum()
-        )
-
-    rows = "s,k,k" if distribution._transitions_vary else "k,k"
-    signature = f"(k),({rows}),(t,k),(t),()->()"
-    return jnp.vectorize(core, signature=signature)(
-        log_initial, log_transition, log_likelihoods, states[..., first:], ends
-    )
+    return site.observed and isinstance(site.distribution, MarkovSwitching) and site.distribution.has_plain_states

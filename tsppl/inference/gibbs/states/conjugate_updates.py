@@ -173,7 +173,7 @@ class RateUpdate:
         distribution = data.distribution
         prior, batch_shape = data.prior(self.site, dist.Gamma | dist.Beta)
         shape = (distribution.num_states,) + distribution.event_shape[1:]
-        if type(distribution) is not HiddenMarkov or batch_shape != shape:
+        if not isinstance(distribution, HiddenMarkov) or batch_shape != shape:
             raise NotConjugateError(f"its batch is {batch_shape}; rates of each state have {shape}")
         one_hot = jax.nn.one_hot(states, distribution.num_states)
         value, weights, observed = flatten_steps(distribution, data.sequence.value, one_hot)

@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from tsppl.conjugate import MatrixNormalInverseWishartParameters, regression_posterior, regression_statistics
-from tsppl.distributions import AutoregressiveHMM, HiddenMarkov
-from tsppl.distributions.autoregressive.regression_rows import lagged_series
 from tsppl.distributions.priors.matrix_normal_inverse_wishart import (
     MatrixNormalInverseWishart,
     as_parameters,
@@ -28,35 +26,25 @@ def regression_conditional(data, states, coefficients, covariance):
     num_states, (num_outputs, num_inputs) = data.distribution.num_states, prior.loc.shape[-2:]
     if prior.loc.ndim != 3 or prior.loc.shape[0] != num_states:
         raise NotConjugateError(f"its batch is {prior.loc.shape[:-2]}, not the number of states, {num_states}")
-    inputs, outputs, states = _rows(data, states)
+    try:
+        rows = data.distribution.regression_rows(data.sequence.value, states.shape[:-1])
+    except NotImplementedError as error:
+        raise NotConjugateError(str(error)) from None
+    inputs, outputs = rows.inputs, rows.outputs
     if outputs.shape[1] != num_outputs or num_inputs != inputs.shape[1]:
         raise NotConjugateError(
             f"its event has {num_outputs} outputs and {num_inputs} inputs; the sequence has {outputs.shape[1]} and "
             f"{inputs.shape[1]}, the last of them constant"
         )
-    statistics = regression_statistics(inputs, outputs, states, num_states)
+    statistics = regression_statistics(inputs, outputs, rows.labels(states), num_states)
     posterior = jax.vmap(regression_posterior)(prior, statistics)
     return from_parameters(posterior)
-
-
-def _rows(data, states):
-    """Inputs ``(n, p)``, the last of them constant, outputs ``(n, N)``, and states ``(n,)``, -1 where not scored."""
-    distribution, value = data.distribution, data.sequence.value
-    if isinstance(distribution, AutoregressiveHMM):
-        inputs, outputs, scored, _ = lagged_series(distribution, value, states.shape[:-1])
-        states = states[..., distribution.num_steps - scored.shape[-1] :]
-        return inputs, outputs, jnp.where(scored, states, -1).reshape(-1)
-    if type(distribution) is not HiddenMarkov or len(distribution.event_shape) != 2:
-        raise NotConjugateError(f"no regression is known for a {type(distribution).__name__} of this event")
-    scored = jnp.broadcast_to(distribution.observed_steps(), states.shape)
-    outputs = jnp.where(scored[..., None], value, 0).reshape(-1, distribution.event_shape[-1])
-    return jnp.ones((len(outputs), 1), outputs.dtype), outputs, jnp.where(scored, states, -1).reshape(-1)
 
 
 def _prior(data, coefficients, covariance):
     if covariance is None:
         prior, batch_shape = data.prior(coefficients, MatrixNormalInverseWishart)
-        parameters = prior._parameters
+        parameters = prior.parameters
     else:
         noise, batch_shape = data.prior(covariance, dist.InverseWishart)
         matrix, matrix_batch = data.prior(coefficients, dist.MatrixNormal)
