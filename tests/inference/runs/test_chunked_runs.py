@@ -88,8 +88,8 @@ def test_another_run_is_not_continued(tmp_path):
 
 KILLED = """
     import os, signal
-    from tests import test_chunked_runs as own
-    from tsppl.inference import chunked_runs
+    from tests.inference.runs import test_chunked_runs as own
+    from tsppl.inference.runs import chunked_runs
 
     whole = chunked_runs._write
     def write_until_killed(path, tree, written=[]):
@@ -132,3 +132,28 @@ def test_gibbs_kernels_run_in_chunks_too(tmp_path):
     mcmc.run(KEY, counts)
     own = chunked(tmp_path, sampler(**options), value=counts, chunk_size=2)
     assert_allclose(own.get_samples(), mcmc.get_samples())
+
+
+@pytest.mark.parametrize("name", ["state.pkl", "draws_000000000.pkl", "draws_000000010.pkl"])
+def test_a_damaged_file_is_named_and_left_alone(tmp_path, name):
+    chunked(tmp_path, chunk_size=10)
+    whole = (tmp_path / name).read_bytes()
+    half, swapped = whole[: len(whole) // 2], bytearray(whole)
+    swapped[-20] ^= 1
+    for damaged in (half, b"", bytes(swapped)):
+        (tmp_path / name).write_bytes(damaged)
+        for again in (lambda: chunked(tmp_path, chunk_size=10), lambda: read_chunks(tmp_path)):
+            with pytest.raises(ValueError, match=f"{name} is damaged, half written"):
+                again()
+        assert (tmp_path / name).read_bytes() == damaged
+    (tmp_path / name).unlink()
+    if name != "state.pkl":
+        with pytest.raises(ValueError, match=f"{name} is missing"):
+            chunked(tmp_path, chunk_size=10)
+
+
+def test_draws_without_a_state_are_those_of_this_run_or_left_alone(tmp_path):
+    chunked(tmp_path, chunk_size=10)
+    (tmp_path / "state.pkl").unlink()
+    with pytest.raises(ValueError, match=r"differs from this one in: data\. Give"):
+        chunked(tmp_path, chunk_size=10, value=VALUE + 1)

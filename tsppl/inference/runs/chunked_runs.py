@@ -3,10 +3,10 @@
 import hashlib
 import os
 import pickle
+import platform
+import sys
 import warnings
-from inspect import signature
 from pathlib import Path
-from types import CodeType
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,9 @@ import numpy as np
 from jax import random
 from tqdm.auto import tqdm
 
+from tsppl.inference.runs.code_contents import VERSIONED
 from tsppl.inference.runs.program_reuse import compile_once
+from tsppl.inference.runs.same_program import digest
 from tsppl.upstream import collected, compile_run, hold_run, sample_field
 
 _STATE = "state.pkl"
@@ -29,6 +31,9 @@ def run_in_chunks(
     run that is killed loses at most one chunk, and the call that started it, made again, goes on. The draws are those of
     an uninterrupted run. A finished run is read from disk at once; with a greater ``num_samples`` it is extended. While
     it runs, :func:`read_chunks` reads what there is.
+
+    A run is the same if nothing that its draws depend on has changed: data, key, the code of the model and of your own
+    functions that it calls, what these close over, read or are bound to, options of the kernel, versions, precision, devices.
 
     Args:
         mcmc: :class:`numpyro.infer.MCMC` with any kernel but ensembles; afterwards it holds all draws, as after ``run``.
@@ -45,8 +50,9 @@ def run_in_chunks(
         ``mcmc``.
 
     Raises:
-        ValueError: if the folder holds a run of other data, another key, model, kernel, number of chains, of warm-up
-            steps, chunks or precision; if ``chunk_size`` is no multiple of the thinning.
+        ValueError: if the folder holds another run, with what differs; if a file in it is damaged or missing, which is left
+            as it is; if the model or its arguments hold what cannot be compared between processes, an open file, say; if
+            ``chunk_size`` is no multiple of the thinning.
 
     >>> import jax, numpyro, numpyro.distributions as dist, tempfile
     >>> from numpyro.infer import MCMC, NUTS
@@ -69,7 +75,7 @@ def run_in_chunks(
     options = {"extra_fields": extra_fields, "init_params": init_params, **kwargs}
     settings = _settings(mcmc, key, args, kwargs, chunk_size, extra_fields, init_params)
     saved = _resumed(path, settings)
-    done = saved["done"] if saved else 0
+    done, chunks = (saved["done"], saved["chunks"]) if saved else (0, [])
     total = mcmc.num_warmup + whole
     mcmc.progress_bar = False
     try:
@@ -90,15 +96,17 @@ def run_in_chunks(
                 mcmc.run(state.rng_key, *args, **options)
                 state = mcmc.last_state
                 if not warming:
-                    _write(path / _chunk_name(done - mcmc.num_warmup), _to_host(collected(mcmc)))
+                    chunks = [*chunks, f"draws_{done - mcmc.num_warmup:09}.pkl"]
+                    _write(path / chunks[-1], {"settings": settings, "states": _to_host(collected(mcmc))})
                 done += mcmc.num_samples
-                _write(path / _STATE, {"settings": settings, "done": done, "state": _to_host(state)})
+                record = {"settings": settings, "done": done, "chunks": chunks, "state": _to_host(state)}
+                _write(path / _STATE, record)
                 progress.set_description("warm-up" if done < mcmc.num_warmup else "draws")
                 progress.update(mcmc.num_samples)
             progress.set_description("draws")
     finally:
         mcmc.num_samples, mcmc.progress_bar, mcmc.post_warmup_state = whole, bar, None
-    states = _read(path, done - mcmc.num_warmup)
+    states = _joined(path, chunks)
     states = jax.tree.map(lambda draws: jnp.asarray(draws[:, : whole // mcmc.thinning]), states)
     hold_run(mcmc, args, kwargs, state, states)
     return mcmc
@@ -115,74 +123,57 @@ def read_chunks(path):
 
     Raises:
         FileNotFoundError: if there are no draws yet.
+        ValueError: if a file is damaged or missing.
     """
     path = Path(path)
-    saved = _load(path / _STATE) if (path / _STATE).is_file() else {"done": 0, "settings": {"warm-up steps": 0}}
-    num_draws = saved["done"] - saved["settings"]["warm-up steps"]
-    if num_draws <= 0:
+    saved = _load(path / _STATE) if (path / _STATE).is_file() else {"chunks": []}
+    if not saved["chunks"]:
         raise FileNotFoundError(f"{path} holds no draws of a run in chunks yet")
-    states = _read(path, num_draws)
-    return states[saved["settings"]["field"]]
+    return _joined(path, saved["chunks"])[saved["settings"]["field"]]
 
 
 def _settings(mcmc, key, args, kwargs, chunk_size, extra_fields, init_params):
     """What must be the same for a run to be resumed, by the words of the message that says so."""
     key = random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    model = getattr(mcmc.sampler, "model", None)
     return {
-        "data": _digest((args, tuple(sorted(kwargs.items())))),
-        "key": _digest(key),
-        "start": _digest(init_params),
-        "model": _digest(_code(getattr(mcmc.sampler, "model", None))),
-        "kernel": (type(mcmc.sampler).__name__, *_plain_options(mcmc.sampler)),
+        "data": digest((args, tuple(sorted(kwargs.items()))), what="data"),
+        "key": digest(key),
+        "start": digest(init_params, what="start"),
+        "model": digest(model, what="model"),
+        "kernel": digest(mcmc.sampler, what="kernel", known=[model]),
+        "postprocess_fn": digest(mcmc.postprocess_fn, what="postprocess_fn", known=[model]),
+        "chain_method": digest(mcmc.chain_method, what="chain_method"),
         "number of chains": mcmc.num_chains,
         "warm-up steps": mcmc.num_warmup,
         "thinning": mcmc.thinning,
         "chunk_size": chunk_size,
         "extra_fields": tuple(extra_fields),
         "precision": "64 bits" if jax.config.jax_enable_x64 else "32 bits",
+        "kind of device": jax.default_backend(),
+        "number of devices": jax.local_device_count(),
+        "version of Python": ".".join(platform.python_version_tuple()[:2]),
+        **{f"version of {name}": sys.modules[name].__version__ for name in VERSIONED},
         "field": sample_field(mcmc),
     }
 
 
-def _plain_options(kernel):
-    """Names and values of a kernel's options that are numbers, truth values or words."""
-    values = ((name, getattr(kernel, f"_{name}", None)) for name in signature(type(kernel)).parameters)
-    return tuple((name, value) for name, value in values if isinstance(value, bool | int | float | str))
-
-
 def _resumed(path, settings):
-    if not (path / _STATE).is_file():
-        return None
-    saved = _load(path / _STATE)
-    differing = [name for name, value in settings.items() if saved["settings"].get(name) != value]
-    if differing:
-        raise ValueError(
-            f"the run in {path} differs from this one in: {', '.join(differing)}. Give this run a folder of its own, or "
-            "delete that one"
-        )
+    """What was saved of this run, after looking at every file in the folder; None at its beginning.
+
+    Raises:
+        ValueError: if a file is damaged, missing or of another run.
+    """
+    saved = _load(path / _STATE) if (path / _STATE).is_file() else None
+    names = {chunk.name for chunk in path.glob("draws_*.pkl")} | set(saved["chunks"] if saved else ())
+    for record in (*([saved] if saved else []), *(_load(path / name) for name in sorted(names))):
+        differing = [name for name, value in settings.items() if record["settings"].get(name) != value]
+        if differing:
+            raise ValueError(
+                f"the run in {path} differs from this one in: {', '.join(differing)}. Give this run a folder of its own, or "
+                "delete that one"
+            )
     return saved
-
-
-def _digest(tree):
-    leaves, structure = jax.tree.flatten(tree)
-    digest = hashlib.sha256(str(structure).encode())
-    for leaf in leaves:
-        is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic)
-        array = np.asarray(leaf) if is_array else None
-        if is_array:
-            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-        else:
-            digest.update(repr(_code(leaf) if callable(leaf) else leaf).encode())
-    return digest.hexdigest()
-
-
-def _code(function):
-    """The instructions and constants of a function, whatever its name and place, functions inside it included."""
-    function = getattr(function, "func", function)
-    code = function if isinstance(function, CodeType) else getattr(function, "__code__", None)
-    if code is None:
-        return type(function).__name__
-    return (code.co_code, code.co_names, *(_code(c) if isinstance(c, CodeType) else c for c in code.co_consts))
 
 
 def _to_host(tree):
@@ -210,26 +201,31 @@ class _Key:
         self.data, self.kind = data, kind
 
 
-def _chunk_name(first):
-    return f"draws_{first:09}.pkl"
-
-
 def _write(path, tree):
     """Write a file so that it is either the old one or the new one, whole, whenever the process ends."""
+    content = pickle.dumps(tree)
     partial_path = path.with_suffix(".partial")
     with partial_path.open("wb") as file:
-        pickle.dump(tree, file)
+        file.write(hashlib.sha256(content).digest())
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     partial_path.replace(path)
 
 
 def _load(path):
-    return pickle.loads(path.read_bytes())
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: put it back, or give this run a folder of its own")
+    content = memoryview(path.read_bytes())
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise ValueError(
+            f"{path} is damaged, half written, or not of this version of tsppl; it was left as it is. Put back a whole copy, or "
+            "give this run a folder of its own"
+        )
+    return pickle.loads(content[32:])
 
 
-def _read(path, num_draws):
-    """Draws of all chunks before draw ``num_draws``, joined: ``(chains, draws, ...)``."""
-    chunks = sorted(path.glob("draws_*.pkl"))
-    chunks = [_load(chunk) for chunk in chunks if int(chunk.stem.removeprefix("draws_")) < num_draws]
-    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *chunks)
+def _joined(path, chunks):
+    """Draws of all chunks: ``(chains, draws, ...)``."""
+    parts = [_load(path / name)["states"] for name in chunks]
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *parts)

@@ -1,10 +1,8 @@
 """Runs of MCMC that share one compiled program."""
 
-from collections.abc import Hashable
 from contextlib import contextmanager
-from functools import partial
-from types import FunctionType
 
+from tsppl.inference.runs.same_program import identity
 from tsppl.upstream import loops_kept
 
 
@@ -29,17 +27,5 @@ def compile_once():
     ...     for fold, y in enumerate(jnp.array([[1.0, 2.0, 3.0], [2.0, 2.0, 5.0]])):
     ...         mcmc.run(jax.random.key(fold), y)
     """
-    with loops_kept(_what_it_is):
+    with loops_kept(identity):
         yield
-
-
-def _what_it_is(value):
-    """Equal for functions of the same code that closed over the same things; other values are what they are."""
-    if isinstance(value, partial):
-        options = tuple((name, _what_it_is(option)) for name, option in sorted(value.keywords.items()))
-        return partial, _what_it_is(value.func), tuple(map(_what_it_is, value.args)), options
-    if isinstance(value, FunctionType):
-        return value.__code__, tuple(_what_it_is(cell.cell_contents) for cell in value.__closure__ or ())
-    if isinstance(value, tuple | list):
-        return type(value), tuple(map(_what_it_is, value))
-    return value if isinstance(value, Hashable) else id(value)

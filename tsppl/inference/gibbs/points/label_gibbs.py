@@ -1,7 +1,7 @@
 """A block for ``numpyro.infer.Gibbs``: which points of a Neyman-Scott process belong together."""
 
-import copy
 import warnings
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -9,29 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 from numpyro.infer import init_to_sample
-from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 
 from tsppl.distributions import ClusteredPoints, ClusterLabels
 from tsppl.distributions.points.neyman_scott_unseen import draw_unseen
-from tsppl.distributions.shapes import is_concrete
-from tsppl.inference.gibbs.block import exactly, in_double, without_values
+from tsppl.inference.gibbs.block import GibbsBlock, check_ratio, exactly, in_double, random_values
 from tsppl.inference.gibbs.points.annealing import heat
 from tsppl.inference.gibbs.points.label_starts import neighbouring_labels
-from tsppl.points import (
-    ChunkLayout,
-    chunk_layout,
-    split_or_merge,
-    sweep_labels,
-    sweep_labels_chunked,
-    sweep_labels_numba,
-)
+from tsppl.inference.gibbs.points.sweepers import choose_sweeper
+from tsppl.points import split_or_merge
 from tsppl.points.labels.compound_poisson import ABSENT, BACKGROUND
-from tsppl.points.labels.sweep_numba import require_numba
-from tsppl.sites.trace import latent_sites, replay
+from tsppl.sites.trace import replay
 
-METHODS = ("auto", "serial", "chunked")
-BACKENDS = ("jax", "numba")
 OVERFLOW = (
     "LabelGibbs lacked a slot for a cluster or an unseen point in this draw, or points are far from the first point of their "
     "cluster, so clusters were kept from opening or points from moving: raise max_clusters or reach, or num_unseen. "
@@ -65,10 +54,10 @@ class LabelGibbsState(NamedTuple):
     accepted: jax.Array
     num_empty: jax.Array
     reach_ratio: jax.Array
-    rng_key: jax.Array
+    rng_key: jax.Array | None = None
 
 
-class LabelGibbs(MCMCKernel):
+class LabelGibbs(GibbsBlock):
     """Draws the labels of the points of a Neyman-Scott process by collapsed Gibbs sampling.
 
     Each point in turn joins a cluster, opens one, or goes to the background, given all other points; positions, amplitudes
@@ -118,7 +107,7 @@ class LabelGibbs(MCMCKernel):
     >>> mcmc = MCMC(kernel, num_warmup=500, num_samples=1000)  # mcmc.run(jax.random.key(0), points)
     """
 
-    sample_field = "z"
+    num_keys = 1, 2
 
     def __init__(
         self,
@@ -135,27 +124,19 @@ class LabelGibbs(MCMCKernel):
         start="neighbours",
         check=True,
     ):
-        if method not in METHODS:
-            raise ValueError(f"method is {method!r}; pass one of {METHODS}")
-        if backend not in BACKENDS:
-            raise ValueError(f"backend is {backend!r}; pass one of {BACKENDS}")
-        if backend == "numba":
-            require_numba()
         if start not in ("neighbours", "given"):
             raise ValueError(f"start is {start!r}; pass 'neighbours' or 'given'")
         if any(temperature < 1 for temperature in annealing):
             raise ValueError(f"annealing is {tuple(annealing)}; temperatures are at least 1")
-        self._model, self._site, self._check = model, site, check
-        self._backend, self._method = backend, method
-        self._numba_reach = jnp.inf if method == "serial" else reach
-        self._reach, self._max_clusters, self._start = reach, max_clusters, start
-        self._num_sweeps, self._num_split_merge, self._annealing = num_sweeps, num_split_merge, tuple(annealing)
-        self._layout = None
+        super().__init__(model, check=check)
+        self._site, self._start, self._annealing = site, start, tuple(annealing)
+        self._num_sweeps, self._num_split_merge = num_sweeps, num_split_merge
+        self._chosen = self._sweeper = choose_sweeper(backend, method, reach, max_clusters)
 
     @property
-    def model(self):
-        """The model."""
-        return self._model
+    def sites(self):
+        """Names of the sites that the block owns, the second where the model has it."""
+        return self.labels_site, self.unseen_site
 
     @property
     def labels_site(self):
@@ -167,45 +148,36 @@ class LabelGibbs(MCMCKernel):
         """Name of the site of points in regions that were not seen, which the block owns too where there is one."""
         return f"{self._site}_unseen"
 
-    def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
-        """Check the model, choose how to sweep, and find labels to start from."""
-        kwargs = dict(model_kwargs or {})
-        if not {self.labels_site} <= set(init_params or {}) <= {self.labels_site, self.unseen_site}:
+    def check_given(self, names):
+        """Raise unless there are values of the labels, and of nothing that the block does not own."""
+        if not {self.labels_site} <= names <= set(self.sites):
             raise ValueError(
                 f"the block draws {self.labels_site!r}, and {self.unseen_site!r} where the model has it; it was given "
-                f"{sorted(init_params or {})}"
+                f"{sorted(names)}"
             )
-        rng_key, start_key = random.split(rng_key)
-        values = {name: jnp.asarray(value) for name, value in init_params.items()}
+
+    def start(self, keys, values, args, kwargs):
+        """Choose how to sweep, and find labels to start from."""
         labels = values[self.labels_site] = values[self.labels_site].astype(jnp.int32)
-        process, points, unseen = self._process(values, model_args, kwargs)
-        if unseen is not None and self.unseen_site not in values:
-            raise ValueError(
-                f"the block draws {self.unseen_site!r} with the labels: pass (block, [block.labels_site, block.unseen_site])"
-            )
-        if self._check and len(labels) > 1:
-            self._compare(len(labels), values, model_args, kwargs)
-        if self._backend == "numba":
-            require_numba(process.cluster)
-        else:
-            self._layout = self._choose_layout(process, points, unseen)
+        process, points, unseen = self._process(values, args, kwargs)
+        self._sweeper = self._chosen.init(process, points, unseen is not None)
         if self._start == "neighbours" and len(labels):
             num_seen = len(points) - (0 if unseen is None else unseen.num_slots)
             if num_seen:
                 labels = labels.at[:num_seen].set(jax.jit(neighbouring_labels)(process, points[:num_seen]))
             labels = labels.at[num_seen:].set(ABSENT)
         overflow, sweep = jnp.zeros((), jnp.int32), jax.jit(self._sweep)
-        for key, temperature in zip(random.split(start_key, len(self._annealing)), self._annealing, strict=True):
+        for key, temperature in zip(random.split(keys[0], len(self._annealing)), self._annealing, strict=True):
             labels, more, _ = sweep(key, heat(process, temperature), labels, points)
             overflow += more
         values[self.labels_site] = labels
-        return self._state(values, overflow, jnp.zeros((), jnp.int32), process, rng_key)
+        return self._state(values, overflow, jnp.zeros((), jnp.int32), process)
 
-    def sample(self, state, model_args, model_kwargs):
+    def draw(self, keys, state, args, kwargs):
         """Points that were not seen; sweeps, each with splits and merges."""
-        rng_key, sweep_key, unseen_key = random.split(state.rng_key, 3)
+        sweep_key, unseen_key = keys
         values, overflow = dict(state.z), state.overflow
-        process, points, unseen = self._process(values, model_args, dict(model_kwargs or {}))
+        process, points, unseen = self._process(values, args, kwargs)
         if unseen is not None:
             labels = values[self.labels_site]
             drawn = draw_unseen(unseen_key, process, labels, points, unseen.regions, unseen.num_slots)
@@ -224,7 +196,7 @@ class LabelGibbs(MCMCKernel):
         values[self.labels_site], (missing, moves) = lax.scan(sweep, values[self.labels_site], keys)
         overflow += missing.sum(dtype=jnp.int32)
         accepted = state.accepted + moves.sum(dtype=jnp.int32)
-        new = self._state(values, overflow, accepted, process, rng_key)
+        new = self._state(values, overflow, accepted, process)
         _warn_where(new.overflow > state.overflow, OVERFLOW)
         _warn_where(new.reach_ratio < 1, SHORT_REACH)
         new = new._replace(num_empty=jnp.where(new.num_clusters == 0, state.num_empty + 1, 0))
@@ -240,13 +212,7 @@ class LabelGibbs(MCMCKernel):
         is_empty = labels == ABSENT
         log_background = jnp.where(is_empty, CERTAIN, process.log_background(points))
         arguments = process.cluster, jnp.where(is_empty, BACKGROUND, labels), points, process.window, process.rates
-        if self._backend == "numba":
-            options = {"max_clusters": self._max_clusters, "reach": self._numba_reach}
-            swept = sweep_labels_numba(sweep_key, *arguments, log_background=log_background, **options)
-        elif self._layout is None:
-            swept = sweep_labels(sweep_key, *arguments, log_background=log_background, max_clusters=self._max_clusters)
-        else:
-            swept = sweep_labels_chunked(sweep_key, *arguments, log_background=log_background, layout=self._layout)
+        swept = self._sweeper.sweep(sweep_key, *arguments, log_background=log_background)
 
         def propose(labels, key):
             moved = split_or_merge(key, process.cluster, labels, points, process.window, process.rates)
@@ -255,25 +221,21 @@ class LabelGibbs(MCMCKernel):
         labels, accepted = lax.scan(propose, swept.labels, random.split(moves_key, self._num_split_merge))
         return jnp.where(is_empty, ABSENT, labels), swept.overflow, accepted.sum(dtype=jnp.int32)
 
-    def _state(self, values, overflow, accepted, process, rng_key):
-        ratio, labels = jnp.inf, values[self.labels_site]
-        if self._layout is not None:
-            ratio = self._layout.reach / process.cluster.reach
-        elif self._backend == "numba" and self._numba_reach is not None:
-            ratio = self._numba_reach / process.cluster.reach
+    def _state(self, values, overflow, accepted, process):
+        labels = values[self.labels_site]
         num_clusters = labels.max(initial=-1).astype(jnp.int32) + 1
         num_background = jnp.sum(labels == BACKGROUND, dtype=jnp.int32)
-        ratio = jnp.asarray(ratio, jnp.result_type(float))
+        ratio = jnp.asarray(self._sweeper.reach_ratio(process.cluster), jnp.result_type(float))
         counts = num_clusters, num_background, overflow, accepted, jnp.zeros((), jnp.int32)
-        return LabelGibbsState(values, *counts, ratio, rng_key)
+        return LabelGibbsState(values, *counts, ratio)
 
     def _process(self, values, args, kwargs):
         """The process and the points of the model at given values of its sites, and the site of unseen points, or None.
 
         Raises:
-            ValueError: if the model has no such sites, or one of them is scaled or masked.
+            ValueError: if the model has no such sites, or one of them is scaled or masked, or given no values.
         """
-        trace = replay(random.key(0), self._model, values, args, kwargs)
+        trace = replay(random.key(0), self.model, values, args, kwargs)
         found, points = trace.get(self.labels_site), trace.get(self._site)
         if found is None or points is None:
             raise ValueError(
@@ -289,79 +251,43 @@ class LabelGibbs(MCMCKernel):
         if not points["is_observed"]:
             raise ValueError(f"site {self._site!r} is not observed: pass the points to process.sample")
         unseen = trace[self.unseen_site]["fn"] if found["fn"].num_unseen else None
+        if unseen is not None and self.unseen_site not in values:
+            raise ValueError(
+                f"the block draws {self.unseen_site!r} with the labels: pass (block, [block.labels_site, block.unseen_site])"
+            )
         return found["fn"].process, jnp.asarray(points["value"]), unseen
 
-    def _compare(self, num_points, owned, args, kwargs):
-        """Raise unless the model's joint density depends on labels as that of the process does, in double precision."""
+    def compare(self, values, args, kwargs):
+        """Raise unless the model's joint density depends on labels as that of the process does."""
+        num_points = len(values[self.labels_site])
+        if num_points < 2:
+            return
         with exactly():
-            args, kwargs = jax.tree.map(in_double, (args, without_values(kwargs)))
+            args, kwargs = in_double((args, kwargs))
             singles = jnp.arange(num_points, dtype=jnp.int32)
-            held = jax.tree.map(in_double, owned) | {self.labels_site: singles}
-            trace = replay(random.key(0), self._model, held, args, kwargs, substitute_fn=init_to_sample)
-            values = {name: in_double(site["value"]) for name, site in latent_sites(trace).items()}
+            given = in_double(values) | {self.labels_site: singles}
+            at_singles = random_values(self.model, random.key(0), args, kwargs, given=given, near=init_to_sample)
+            at_singles = in_double(at_singles)
 
             @jax.jit
-            def difference(labels):
-                at_labels = {**values, self.labels_site: labels}
+            def densities(labels):
+                """Of the model and of the process."""
+                at_labels = {**at_singles, self.labels_site: labels}
                 process, points, _ = self._process(at_labels, args, kwargs)
-                whole = log_density(self._model, args, kwargs, at_labels)[0]
-                return whole - process.log_joint(labels, points), abs(whole)
+                return log_density(self.model, args, kwargs, at_labels)[0], process.log_joint(labels, points)
 
             # A point in the background, but none that rounding has put outside of the window.
-            process, points, _ = self._process(values, args, kwargs)
+            process, points, _ = self._process(at_singles, args, kwargs)
             alone = jnp.argmax(jnp.isfinite(process.log_background(points)))
             others = jnp.maximum(singles - 1, 0), jnp.where(singles == alone, -1, singles - (singles > alone))
-            found = [tuple(map(float, difference(labels))) for labels in (singles, *others)]
-            # A process made outside of the model keeps the precision it was made in.
-            leaves = [leaf for leaf in jax.tree.leaves(process) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
-            tolerance = 1e-9 if all(jnp.asarray(leaf).dtype == jnp.float64 for leaf in leaves) else 1e-5
-        for (first, _), (second, size) in zip(found[:-1], found[1:], strict=True):
-            # Not a number, so not compared, where all points are impossible in the background.
-            if abs(first - second) > tolerance * (1 + size):
-                raise ValueError(
-                    f"between two sets of labels the model's joint density changes by {second - first:.3g} nats more than "
-                    f"that of the process: the model uses {self.labels_site!r} elsewhere too, so the block cannot draw it"
-                )
-
-    def _choose_layout(self, process, points, unseen) -> ChunkLayout | None:
-        in_time = process.cluster.position_shape == ()
-        if unseen is not None:
-            if self._method == "chunked":
-                raise NotImplementedError(
-                    'chunked sweeps need sorted points: beside unseen points pass method="serial"'
-                )
-            return None
-        if self._method == "serial" or (self._method == "auto" and (not in_time or len(points) <= 200)):
-            return None
-        if not in_time:
-            raise ValueError(
-                f"chunked sweeps need points in time; these have places of {process.cluster.position_shape}"
-            )
-        if not is_concrete(points):
-            raise ValueError(
-                "chunked sweeps look at the points beforehand: do not pass them through jit (jit_model_args)"
-            )
-        reach = self._reach
-        if reach is None:
-            if not is_concrete(process.cluster.reach):
-                raise ValueError("chunked sweeps need a reach that is known beforehand: pass reach=")
-            reach = 2 * float(process.cluster.reach)
-        times = np.asarray(process.cluster.positions(points))
-        return chunk_layout(times, reach, reaches_per_chunk=3.0, num_slots=self._max_clusters or 32)
-
-    def refresh(self, state, model_args, model_kwargs):
-        """Nothing is cached."""
-        return state
-
-    def wrap_model(self, wrapper):
-        """A copy whose model is wrapped."""
-        kernel = copy.copy(self)
-        kernel._model, kernel._layout = wrapper(self._model), None
-        return kernel
-
-    def get_constrain_fn(self, model_args, model_kwargs):
-        """Labels are what they are."""
-        return lambda values: values
+            found = [densities(labels) for labels in (singles, *others)]
+            for (before, first), (after, second) in pairwise(found):
+                if jnp.isfinite(second - first):  # or else all points are impossible in the background
+                    subject, reason = (
+                        f"{self.labels_site!r} cannot be drawn",
+                        f"uses {self.labels_site!r} elsewhere too",
+                    )
+                    check_ratio(second - first, before, after, subject=subject, reason=reason, constants=process)
 
     def get_diagnostics_str(self, state):
         """Clusters, background, missing slots."""

@@ -1,17 +1,14 @@
 """A block for ``numpyro.infer.Gibbs``: parameters of PPSeq given which spikes belong together."""
 
-import copy
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import random
-from numpyro.infer import init_to_uniform
-from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 
 from tsppl.distributions import ClusteredPoints, ClusterLabels
-from tsppl.inference.gibbs.block import NUM_CHECKS, NotConjugateError, exactly, in_double, without_values
+from tsppl.inference.gibbs.block import NUM_CHECKS, GibbsBlock, check_ratio, exactly, in_double, random_values
 from tsppl.inference.gibbs.points.sequence_conditionals import (
     PARAMETERS,
     conditionals,
@@ -21,17 +18,17 @@ from tsppl.inference.gibbs.points.sequence_conditionals import (
 )
 from tsppl.points import SequenceCluster, clusters_of_labels, sequence_counts
 from tsppl.points.windows.windows import bounds_around
-from tsppl.sites.trace import latent_sites, replay
+from tsppl.sites.trace import replay
 
 
 class SequenceGibbsState(NamedTuple):
     """Values of the block's sites, and the next random key."""
 
     z: dict
-    rng_key: jax.Array
+    rng_key: jax.Array | None = None
 
 
-class SequenceGibbs(MCMCKernel):
+class SequenceGibbs(GibbsBlock):
     """Draws the parameters of :class:`~tsppl.distributions.SequenceCluster` and the rates by conjugate updates.
 
     Given the labels of :class:`LabelGibbs`, each draw first draws the start, type and warp of every sequence, exactly; given
@@ -78,7 +75,7 @@ class SequenceGibbs(MCMCKernel):
     >>> mcmc = MCMC(kernel, num_warmup=500, num_samples=1000)  # mcmc.run(jax.random.key(0), spikes)
     """
 
-    sample_field = "z"
+    num_keys = 0, 3
 
     def __init__(
         self,
@@ -98,39 +95,23 @@ class SequenceGibbs(MCMCKernel):
         self._names = {name: of for name, of in zip(PARAMETERS, named, strict=True) if of is not None}
         if not self._names or len(set(self._names.values())) < len(self._names):
             raise ValueError(f"the sites are {self._names}: name at least one of {PARAMETERS}, and none twice")
-        self._model, self._site, self._check = model, site, check
-
-    @property
-    def model(self):
-        """The model."""
-        return self._model
+        super().__init__(model, check=check)
+        self._site = site
 
     @property
     def sites(self):
         """Names of the sites that the block owns."""
         return tuple(self._names.values())
 
-    def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
-        """Check the model, and keep the first values."""
-        unfit = set(self.sites) ^ set(init_params or {})
-        if unfit:
-            raise ValueError(f"the block draws {list(self.sites)}; the sites {sorted(unfit)} do not fit")
-        kwargs = dict(model_kwargs or {})
-        values = {name: jnp.asarray(value) for name, value in init_params.items()}
-        _, _, points = self._replay(values, model_args, kwargs)
-        if len(points) == 0:
-            raise ValueError(
-                f"site {self._site!r} has no spikes: there is nothing to learn from, so leave the block out"
-            )
-        if self._check:
-            self._compare(len(points), model_args, kwargs)
-        return SequenceGibbsState(values, rng_key)
+    def start(self, keys, values, args, kwargs):
+        """Keep the first values."""
+        self._replay(values, args, kwargs)
+        return SequenceGibbsState(values)
 
-    def sample(self, state, model_args, model_kwargs):
+    def draw(self, keys, state, args, kwargs):
         """Events, parameters given events, and a common shift."""
-        rng_key, event_key, draw_key, shift_key = random.split(state.rng_key, 4)
-        kwargs = dict(model_kwargs or {})
-        trace, process, points = self._replay(state.z, model_args, kwargs)
+        event_key, draw_key, shift_key = keys
+        trace, process, points = self._replay(state.z, args, kwargs)
         labels = trace[f"{self._site}_labels"]["value"]
         clusters, events = _draw_events(event_key, process, labels, points)
         counts = sequence_counts(process.cluster, labels, points, events, clusters.occupied, clusters.origins)
@@ -138,9 +119,9 @@ class SequenceGibbs(MCMCKernel):
         values = {name: values[name].astype(value.dtype) for name, value in state.z.items()}
         if "offsets" in self._names:
             name = self._names["offsets"]
-            trace, _, _ = self._replay(values, model_args, kwargs)
+            trace, _, _ = self._replay(values, args, kwargs)
             values[name] += self._shift(shift_key, trace, process, clusters, events, values[name])[:, None]
-        return SequenceGibbsState(values, rng_key)
+        return SequenceGibbsState(values)
 
     def _shift(self, key, trace, process, clusters, events, offsets):
         cluster, num_types = process.cluster, len(offsets)
@@ -155,9 +136,9 @@ class SequenceGibbs(MCMCKernel):
         """Trace of the model at given values, its process, and the spikes.
 
         Raises:
-            ValueError: if the model has no such sites, or they are not those of sequences.
+            ValueError: if the model has no such sites, they are not those of sequences, or there are no spikes.
         """
-        trace = replay(random.key(0), self._model, values, args, kwargs)
+        trace = replay(random.key(0), self.model, values, args, kwargs)
         labels, points = trace.get(f"{self._site}_labels"), trace.get(self._site)
         for site, kind in ((labels, ClusterLabels), (points, ClusteredPoints)):
             if site is None or not isinstance(site["fn"], kind) or site["scale"] is not None:
@@ -171,18 +152,22 @@ class SequenceGibbs(MCMCKernel):
                 f"site {self._site!r} has clusters of type {type(process.cluster).__name__}, observed: "
                 f"{points['is_observed']}; SequenceGibbs needs observed spikes of a SequenceCluster"
             )
+        if len(points["value"]) == 0:
+            raise ValueError(
+                f"site {self._site!r} has no spikes: there is nothing to learn from, so leave the block out"
+            )
         return trace, process, jnp.asarray(points["value"])
 
-    def _compare(self, num_points, args, kwargs):
-        """Raise unless every conditional distribution is that of the model, in double precision."""
+    def compare(self, values, args, kwargs):
+        """Raise unless every conditional distribution is that of the model."""
+        num_points = len(jax.eval_shape(lambda: self._replay(values, args, kwargs)[2]))
         with exactly():
-            args, kwargs = jax.tree.map(in_double, (args, without_values(kwargs)))
+            args, kwargs = in_double((args, kwargs))
             site, places = f"{self._site}_labels", jnp.arange(num_points, dtype=jnp.int32)
 
             @jax.jit
             def values_at(key):
-                trace = replay(key, self._model, {site: places // 4}, args, kwargs, substitute_fn=init_to_uniform)
-                values = {name: found["value"] for name, found in latent_sites(trace).items()}
+                values = random_values(self.model, key, args, kwargs, given={site: places // 4})
                 _, process, points = self._replay(values, args, kwargs)
                 # Some spikes in the background, but none that rounding has put outside of the window.
                 log_background = jax.vmap(process.cluster.log_background, (0, None))(points, process.window)
@@ -193,8 +178,8 @@ class SequenceGibbs(MCMCKernel):
             def log_joint(values, events):
                 """Of data, labels, events and all sites."""
                 _, process, points = self._replay(values, args, kwargs)
-                whole = log_density(self._model, args, kwargs, values)[0]
-                return whole + _log_events_given(process, values[site], points, events), abs(whole)
+                whole = log_density(self.model, args, kwargs, values)[0]
+                return whole + _log_events_given(process, values[site], points, events)
 
             @jax.jit
             def ratios(values, events, new):
@@ -214,29 +199,10 @@ class SequenceGibbs(MCMCKernel):
                     raise ValueError(
                         f"the model has no latent site {unknown[0]!r}; its latent sites are {list(values)}"
                     )
-                before, size = map(float, log_joint(values, events))
+                before = log_joint(values, events)
                 for sites, found in ratios(values, events, other).items():
-                    after, more = map(float, log_joint(values | {name: other[name] for name in sites}, events))
-                    if not abs(float(found) - (after - before)) < 1e-9 * (1 + size + more):
-                        raise NotConjugateError(
-                            f"{', '.join(sites)} cannot be drawn: between two values the model's joint density changes by "
-                            f"{after - before:.6g} nats and that of the update by {float(found):.6g}, so the model uses "
-                            "them in another way"
-                        )
-
-    def refresh(self, state, model_args, model_kwargs):
-        """Nothing is cached."""
-        return state
-
-    def wrap_model(self, wrapper):
-        """A copy whose model is wrapped."""
-        kernel = copy.copy(self)
-        kernel._model = wrapper(self._model)
-        return kernel
-
-    def get_constrain_fn(self, model_args, model_kwargs):
-        """Values are constrained already."""
-        return lambda values: values
+                    after = log_joint(values | {name: other[name] for name in sites}, events)
+                    check_ratio(found, before, after, subject=f"{', '.join(sites)} cannot be drawn")
 
 
 def _draw_events(key, process, labels, points):

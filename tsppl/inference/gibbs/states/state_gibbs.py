@@ -1,14 +1,10 @@
 """A block for ``numpyro.infer.Gibbs``: hidden states, then the parameters that are conjugate given them."""
 
-import copy
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax import random
-from numpyro.infer.mcmc import MCMCKernel
 
-from tsppl.inference.gibbs.block import without_values
+from tsppl.inference.gibbs.block import GibbsBlock
 from tsppl.inference.gibbs.states.complete_data import CompleteData
 from tsppl.inference.gibbs.states.conjugacy import Conjugacy
 
@@ -18,10 +14,10 @@ class StateGibbsState(NamedTuple):
 
     z: dict
     states: Any
-    rng_key: jax.Array
+    rng_key: jax.Array | None = None
 
 
-class StateGibbs(MCMCKernel):
+class StateGibbs(GibbsBlock):
     """Draws the hidden states of a sequence by forward-backward sampling, then parameters given the states, in turn.
 
     The sequence is an ordinary observed site whose states are summed out; they are drawn anew in every sweep, used, and
@@ -53,18 +49,12 @@ class StateGibbs(MCMCKernel):
     (100, 2)
     """
 
-    sample_field = "z"
-
     def __init__(self, model, site, updates, *, check=True):
-        self._model, self._site, self._updates, self._check = model, site, tuple(updates), check
+        super().__init__(model, check=check)
+        self._site, self._updates = site, tuple(updates)
         names = [name for update in self._updates for name in update.sites]
         if len(set(names)) < len(names):
             raise ValueError(f"every site is drawn by one update; {names} names one twice")
-
-    @property
-    def model(self):
-        """The model."""
-        return self._model
 
     @property
     def updates(self):
@@ -76,44 +66,31 @@ class StateGibbs(MCMCKernel):
         """Names of the sites that the block owns."""
         return tuple(name for update in self._updates for name in update.sites)
 
-    def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
-        """Check the updates, and draw states at the first values."""
-        kwargs = dict(model_kwargs or {})
-        missing = set(self.sites) ^ set(init_params or {})
-        if missing:
-            raise ValueError(f"the block draws {list(self.sites)}; the sites {sorted(missing)} do not fit")
-        if self._check:
-            conjugacy = Conjugacy(self._model, model_args, without_values(kwargs))
-            for update in self._updates:
-                conjugacy.check(update, self._site)
-        values = {name: jnp.asarray(value) for name, value in init_params.items()}
-        rng_key, states_key = random.split(rng_key)
-        states = CompleteData(self._model, self._site, model_args, kwargs, values).draw_states(states_key)
-        return StateGibbsState(values, states, rng_key)
+    @property
+    def num_keys(self):
+        """For the first path; for a path and every update."""
+        return 1, 1 + len(self._updates)
 
-    def sample(self, state, model_args, model_kwargs):
+    def compare(self, values, args, kwargs):
+        """Raise unless every update is that of the model."""
+        conjugacy = Conjugacy(self.model, args, kwargs)
+        for update in self._updates:
+            conjugacy.check(update, self._site)
+
+    def start(self, keys, values, args, kwargs):
+        """Draw states at the first values."""
+        states = CompleteData(self.model, self._site, args, kwargs, values).draw_states(keys[0])
+        return StateGibbsState(values, states)
+
+    def draw(self, keys, state, args, kwargs):
         """One sweep."""
-        rng_key, states_key, *keys = random.split(state.rng_key, len(self._updates) + 2)
-        data = CompleteData(self._model, self._site, model_args, dict(model_kwargs or {}), state.z)
+        states_key, *keys = keys
+        data = CompleteData(self.model, self._site, args, kwargs, state.z)
         states = data.draw_states(states_key)
         for key, update in zip(keys, self._updates, strict=True):
             drawn = update.draw(key, data, states)
             data = data.at({name: value.astype(state.z[name].dtype) for name, value in drawn.items()})
-        return StateGibbsState(data.values, states, rng_key)
-
-    def refresh(self, state, model_args, model_kwargs):
-        """Nothing is cached."""
-        return state
-
-    def wrap_model(self, wrapper):
-        """A copy whose model is wrapped."""
-        kernel = copy.copy(self)
-        kernel._model = wrapper(self._model)
-        return kernel
-
-    def get_constrain_fn(self, model_args, model_kwargs):
-        """Values are constrained already."""
-        return lambda values: values
+        return StateGibbsState(data.values, states)
 
     def __repr__(self):
         lines = [f"states of {self._site}: forward-backward, inside the block", *map(str, self._updates)]
