@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import random
 
 from tsppl.distributions.points.poisson_process import PoissonLike
+from tsppl.points.windows.box import as_box
 from tsppl.points.windows.regions import Regions
-from tsppl.points.windows.windows import as_box
 
 
 @jax.tree_util.register_pytree_node_class

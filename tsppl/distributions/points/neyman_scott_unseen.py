@@ -13,7 +13,6 @@ from tsppl.distributions.points.neyman_scott_sites import ClusterLabels
 from tsppl.distributions.shapes import is_concrete
 from tsppl.points.labels.compound_poisson import ABSENT, BACKGROUND, canonical_labels
 from tsppl.points.windows.regions import Regions
-from tsppl.points.windows.windows import overlap, volume
 
 CANDIDATES_PER_SLOT = 2
 SPARE_SLOTS = 32
@@ -134,7 +133,7 @@ def sample_with_unseen(process, name, points, regions, num_unseen):
 
 def expected_share(window, regions):
     """Share of the window, and of its neurons, that concrete regions hide."""
-    sizes = np.array([float(overlap(window, box)) for box in regions.boxes])
+    sizes = np.array([float(window.overlap(box)) for box in regions.boxes])
     if regions.neurons is not None:
         sizes = sizes * np.asarray(regions.neurons).mean(1)
-    return sizes.sum() / float(volume(window))
+    return sizes.sum() / float(window.volume)

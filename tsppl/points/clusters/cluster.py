@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erfc
 
-from tsppl.points.windows.windows import contains, log_volume, uniform_position
+from tsppl.points.windows.as_window import as_window
 
 
 def check_positive(name, array):
@@ -91,11 +91,12 @@ class Cluster:
 
     def log_background(self, point, window):
         """Log density of a point that belongs to no cluster: uniform on the window."""
-        return jnp.where(contains(window, point), -log_volume(window), -jnp.inf)
+        window = as_window(window)
+        return jnp.where(window.contains(point), -window.log_volume, -jnp.inf)
 
     def sample_background(self, key, window):
         """A point that belongs to no cluster."""
-        return uniform_position(key, window)
+        return as_window(window).uniform(key)
 
     def log_predictive(self, statistics, more, window):
         """Log density of one more point, with statistics ``more``, given a cluster with ``statistics``."""
