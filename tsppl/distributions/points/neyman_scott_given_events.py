@@ -91,7 +91,7 @@ class ClusterIntensity(PoissonLike):
         if neurons is None:
             masses = jax.vmap(jax.vmap(cluster.mass, (0, None)), (None, 0))(self.events, boxes)
         else:
-            background = background * (neurons @ cluster.background_probs)
+            background = background * cluster.background_share(neurons)
             masses = jax.vmap(jax.vmap(cluster.mass, (0, None, None)), (None, 0, 0))(self.events, boxes, neurons)
         return background + masses @ self.amplitudes
 

@@ -112,9 +112,11 @@ def sample_with_unseen(process, name, points, regions, num_unseen):
         raise ValueError(
             f"unseen is {regions!r}; pass Regions of boxes with places of {process.cluster.position_shape}"
         )
-    if regions.neurons is not None and jnp.shape(process.cluster.neuron_probs)[1] != regions.neurons.shape[1]:
+    cluster = process.cluster
+    if regions.neurons is not None and cluster.num_neurons != regions.neurons.shape[1]:
         raise ValueError(
-            f"unseen hides some of {regions.neurons.shape[1]} neurons, the cluster has {process.cluster.neuron_probs.shape[1]}"
+            f"unseen hides some of {regions.neurons.shape[1]} neurons, num_neurons of the {type(cluster).__name__} is "
+            f"{cluster.num_neurons}: pass Regions of all of its neurons, or of all points"
         )
     if is_concrete(points) and is_concrete(regions.boxes) and len(points):
         with jax.ensure_compile_time_eval():

@@ -99,29 +99,19 @@ class SequenceCluster(Cluster):
         arrays = (type_probs, neuron_probs, offsets, widths, background_probs, warps, warp_probs)
         self._store(tuple(jnp.asarray(array) for array in arrays))
 
-    position_shape = ()
     point_shape = (2,)
 
     def check_marks(self, points):
         """Raise unless the neurons of concrete points are whole numbers from 0 to ``M - 1``."""
         if isinstance(points, jax.core.Tracer) or not len(points):
             return
-        neurons, num_neurons = np.asarray(points)[..., 1], self.neuron_probs.shape[1]
+        neurons, num_neurons = np.asarray(points)[..., 1], self.num_neurons
         wrong = (neurons != np.floor(neurons)) | (neurons < 0) | (neurons >= num_neurons)
         if wrong.any():
             raise ValueError(
                 f"point {int(wrong.argmax())} has neuron {neurons[wrong.argmax()]:g}; neurons are whole numbers from 0 to "
                 f"{num_neurons - 1}, in the second column, after the time"
             )
-
-    def positions(self, points):
-        """Times of spikes."""
-        return points[..., 0]
-
-    def shifted(self, points, origin):
-        """Spikes timed from another origin."""
-        times, neurons = points[..., 0], points[..., 1]
-        return jnp.stack([times - origin, neurons], -1)
 
     @property
     def reach(self):
@@ -144,6 +134,15 @@ class SequenceCluster(Cluster):
         neuron = random.categorical(neuron_key, jnp.log(self.background_probs))
         time = as_window(window).uniform(time_key)
         return jnp.stack([time, neuron.astype(time.dtype)])
+
+    @property
+    def num_neurons(self):
+        """``M``."""
+        return self.neuron_probs.shape[1]
+
+    def background_share(self, neurons):
+        """Probability of some ``neurons``, bool ``(..., M)``, for a spike that belongs to no sequence."""
+        return neurons @ self.background_probs
 
     def point_statistics(self, point):
         """Statistics of one spike."""

@@ -47,7 +47,8 @@ def chunk_layout(times, reach, *, reaches_per_chunk=4.0, num_slots=32) -> ChunkL
 
     Args:
         times: ``(N,)``, sorted.
-        reach: distance in time beyond which a point and the first point of a cluster do not see each other.
+        reach: distance in time beyond which a point and the first point of a cluster do not see each other; where it is
+            infinite, one chunk holds all points, and no more clusters than ``num_slots``.
         reaches_per_chunk: length of a chunk, at least 2.
         num_slots: clusters that a chunk may see at once.
 
@@ -62,11 +63,12 @@ def chunk_layout(times, reach, *, reaches_per_chunk=4.0, num_slots=32) -> ChunkL
             f"reach {reach} must be positive, reaches_per_chunk {reaches_per_chunk} at least 2, num_slots {num_slots} at "
             "least 2"
         )
-    width = float(reach) * reaches_per_chunk
-    most = np.searchsorted(times, times + 1.0001 * width, side="right") - np.arange(len(times))
     span = times[-1] - times[0] if len(times) else 0.0
+    reach = (span or 1.0) if np.isinf(reach) else float(reach)
+    width = reach * reaches_per_chunk
+    most = np.searchsorted(times, times + 1.0001 * width, side="right") - np.arange(len(times))
     num_chunks = int(np.ceil(span / width / 2)) + 2
-    return ChunkLayout(num_chunks, int(most.max(initial=1)), int(num_slots), width, float(reach))
+    return ChunkLayout(num_chunks, int(most.max(initial=1)), int(num_slots), width, reach)
 
 
 def sweep_labels_chunked(

@@ -90,7 +90,7 @@ class LabelGibbs(MCMCKernel):
             other.
         method: ``"serial"``: one point after the other, at a cost of all clusters each, exact. ``"chunked"``: for points
             sorted by time, chunks of time side by side, at a cost of the clusters nearby; neglects what is farther than
-            ``reach``. ``"auto"``: chunked for points in time when there are more than 200.
+            ``reach``. ``"auto"``: chunked for points in time when there are more than 200, if the family knows its reach.
         reach: for chunked sweeps, time beyond which a point and a cluster do not see each other: twelve times the largest
             width that the posterior allows. Too short a reach warns. If None, ``cluster.reach`` at the start, doubled; with
             numba that of the sweep at hand, doubled.
@@ -259,7 +259,9 @@ class LabelGibbs(MCMCKernel):
     def _state(self, values, overflow, accepted, process, rng_key):
         ratio, labels = jnp.inf, values[self.labels_site]
         if self._layout is not None:
-            ratio = self._layout.reach / process.cluster.reach
+            # A family that does not know its reach has not outgrown the one that was passed.
+            own = process.cluster.reach
+            ratio = jnp.where(jnp.isinf(own), jnp.inf, self._layout.reach / own)
         elif self._backend == "numba" and self._numba_reach is not None:
             ratio = self._numba_reach / process.cluster.reach
         num_clusters = labels.max(initial=-1).astype(jnp.int32) + 1
@@ -334,7 +336,8 @@ class LabelGibbs(MCMCKernel):
                     'chunked sweeps need sorted points: beside unseen points pass method="serial"'
                 )
             return None
-        if self._method == "serial" or (self._method == "auto" and (not in_time or len(points) <= 200)):
+        is_endless = self._reach is None and is_concrete(process.cluster.reach) and np.isinf(process.cluster.reach)
+        if self._method == "serial" or (self._method == "auto" and (not in_time or len(points) <= 200 or is_endless)):
             return None
         if not in_time:
             raise ValueError(
