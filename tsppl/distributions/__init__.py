@@ -74,5 +74,6 @@ from tsppl.points import (
     Polygon as Polygon,
     Regions as Regions,
     SequenceCluster as SequenceCluster,
+    Window as Window,
     random_regions as random_regions,
 )

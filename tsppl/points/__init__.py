@@ -23,6 +23,7 @@ from tsppl.points.labels.compound_poisson import (
     log_label_total as log_label_total,
     log_label_weight as log_label_weight,
 )
+from tsppl.points.labels.rates import NeymanScottRates as NeymanScottRates
 from tsppl.points.labels.split_merge import SplitMerge as SplitMerge, split_or_merge as split_or_merge
 from tsppl.points.labels.sweep import Sweep as Sweep, sweep_labels as sweep_labels
 from tsppl.points.labels.sweep_chunked import (
@@ -32,5 +33,6 @@ from tsppl.points.labels.sweep_chunked import (
 )
 from tsppl.points.labels.sweep_numba import sweep_labels_numba as sweep_labels_numba
 from tsppl.points.windows.intervals import Intervals as Intervals
+from tsppl.points.windows.polygon import Polygon as Polygon
 from tsppl.points.windows.regions import Regions as Regions, random_regions as random_regions
-from tsppl.points.windows.windows import Polygon as Polygon
+from tsppl.points.windows.window import Window as Window

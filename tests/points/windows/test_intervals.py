@@ -17,7 +17,6 @@ from tests.inference.gibbs.points.test_label_gibbs import chunked, mixed, serial
 from tests.reference.neyman_scott import posterior
 from tsppl.inference import LabelGibbs
 from tsppl.points.clusters.centres import centre_mass, draw_centre, log_centre_mass
-from tsppl.points.windows.windows import bounds_around
 
 ENDS = np.array([[0.0, 2.0], [2.6, 3.1], [4.0, 5.0]])
 RECORDED = tsd.Intervals(ENDS)
@@ -48,7 +47,7 @@ def test_lengths_and_places_by_counting():
         wanted = (found & (places >= low) & (places <= high)).mean() * 6.0
         assert_allclose(RECORDED.overlap((low, high)), wanted, atol=2e-4)
     assert_allclose((RECORDED - 1.5).ends, ENDS - 1.5)
-    assert_allclose(jax.vmap(bounds_around, (None, 0))(RECORDED, jnp.array([1.0, 2.9, 3.2, 5.0])), ENDS[[0, 1, 1, 2]])
+    assert_allclose(jax.vmap(RECORDED.around)(jnp.array([1.0, 2.9, 3.2, 5.0])), ENDS[[0, 1, 1, 2]])
     drawn = np.asarray(jax.vmap(RECORDED.uniform)(random.split(random.key(0), 4000)))
     assert inside(drawn).all()
     assert stats.chisquare(np.histogram(drawn, ENDS.ravel())[0][::2], 4000 * np.diff(ENDS).ravel() / 3.5).pvalue > 1e-3

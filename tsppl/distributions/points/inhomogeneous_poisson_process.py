@@ -8,7 +8,8 @@ import numpy as np
 from jax import lax, random
 
 from tsppl.distributions.points.poisson_process import PoissonLike
-from tsppl.points.windows.windows import Polygon, as_box, as_window, bounds, boxes, contains, window_shape
+from tsppl.points.windows.as_window import as_window
+from tsppl.points.windows.box import as_box
 
 NUM_NODES = 8
 NUM_BISECTIONS = 50
@@ -33,7 +34,7 @@ class InhomogeneousPoissonProcess(PoissonLike):
         num_panels: panels in each coordinate; in each of several intervals.
 
     Raises:
-        NotImplementedError: if the window is a polygon.
+        NotImplementedError: if the window is a polygon, or another that consists of no boxes.
 
     >>> import jax, jax.numpy as jnp, tsppl.distributions as tsd
     >>> def wave(size, time):
@@ -51,22 +52,28 @@ class InhomogeneousPoissonProcess(PoissonLike):
         if not isinstance(log_intensity, jax.tree_util.Partial):
             log_intensity = jax.tree_util.Partial(log_intensity)
         window = as_window(window)
-        if isinstance(window, Polygon):
+        if window.boxes is None:
             raise NotImplementedError(
-                "a function cannot be integrated over a polygon: use a box, or PoissonProcess(rate, polygon) with one rate"
+                f"a function cannot be integrated over a {type(window).__name__}: use a box, or PoissonProcess(rate, window) "
+                "with one rate"
             )
         self.function, self.window, self.num_panels = log_intensity, window, num_panels
 
     @property
     def position_shape(self):
         """``()`` in time, ``(D,)`` in space."""
-        return window_shape(self.window)
+        return self.window.position_shape
+
+    @property
+    def _boxes(self):
+        """The boxes of the window, ``(M, 2, D)``, also in time."""
+        return self.window.boxes.reshape(len(self.window.boxes), 2, -1)
 
     def log_intensity(self, points):
         """Log intensity at each point; minus infinity outside of the window."""
         points = self._checked(points)
-        inside = jax.vmap(contains, (None, 0))(self.window, points)
-        within = jnp.clip(points, *bounds(self.window))
+        inside = jax.vmap(self.window.contains)(points)
+        within = jnp.clip(points, *self.window.bounds)
         return jnp.where(inside, jax.vmap(self.function)(within), -jnp.inf)
 
     def compensator(self, window=None):
@@ -74,8 +81,7 @@ class InhomogeneousPoissonProcess(PoissonLike):
         return self._expected_in_boxes(window).sum()
 
     def _expected_in_boxes(self, window=None):
-        parts = boxes(self.window)
-        low, high = parts[:, 0], parts[:, 1]
+        low, high = self._boxes[:, 0], self._boxes[:, 1]
         if window is not None:
             wanted = jnp.reshape(as_box(window), (2, -1))
             low = jnp.clip(wanted[0], low, high)
@@ -84,7 +90,7 @@ class InhomogeneousPoissonProcess(PoissonLike):
 
     def sample_point(self, key):
         """A point: one coordinate after the other, by inversion of its distribution given those before."""
-        parts, chosen = boxes(self.window), 0
+        parts, chosen = self._boxes, 0
         if len(parts) > 1:
             key, part_key = random.split(key)
             chosen = random.categorical(part_key, jnp.log(self._expected_in_boxes()))

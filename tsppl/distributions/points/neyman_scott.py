@@ -10,16 +10,17 @@ import numpyro.distributions as dist
 from jax import random
 from jax.scipy.special import gammaln
 
+from tsppl.distributions.points.neyman_scott_arguments import check_arguments
 from tsppl.distributions.points.neyman_scott_given_events import ClusterIntensity
 from tsppl.distributions.points.neyman_scott_simulation import PointPattern, simulate_pattern
 from tsppl.distributions.points.neyman_scott_sites import ClusteredPoints, ClusterLabels, PointCount
 from tsppl.distributions.points.neyman_scott_unseen import sample_with_unseen
-from tsppl.distributions.points.point_process import PointProcess
-from tsppl.distributions.points.poisson_process import PoissonLike
+from tsppl.distributions.points.point_process import PointProcess, checked_points
 from tsppl.distributions.shapes import is_concrete
-from tsppl.points import Cluster, clusters_of_labels, log_intensity_given_labels, log_label_weight
+from tsppl.points import NeymanScottRates, clusters_of_labels, log_intensity_given_labels, log_label_weight
 from tsppl.points.labels.compound_poisson import BACKGROUND, MANY_EVENTS
-from tsppl.points.windows.windows import Polygon, as_window, log_volume, overlap, same_window, volume, window_shape
+from tsppl.points.windows.as_window import as_window
+from tsppl.points.windows.box import as_box
 
 NEGLIGIBLE_CONCENTRATION = 1e-20
 
@@ -54,13 +55,13 @@ class NeymanScott:
         background_rate: background points expected per unit of length, area or volume; or a process of places on
             the same window, such as a :class:`PiecewisePoissonProcess`, where that rate varies. Marks are the cluster's.
         window: where events and background points can be: lowest and highest place, ``(2,)`` in time, ``(2, D)`` for a
-            box; :class:`Intervals`, where recordings have gaps; or a :class:`Polygon`, for clusters with edges ignored.
-            Points of clusters fall outside of it too.
+            box; :class:`Intervals`, where recordings have gaps; a :class:`Polygon` or another :class:`Window`, for clusters
+            with edges ignored. Points of clusters fall outside of it too.
 
     Raises:
         TypeError: if ``amplitude`` is no Gamma distribution, ``cluster`` no Cluster, ``background_rate`` no Poisson process.
         ValueError: on shapes or windows that do not fit, or an empty window.
-        NotImplementedError: if the window is a polygon and the cluster's edges are not ignored.
+        NotImplementedError: if the window is no box, nor intervals, and the cluster's edges are not ignored.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, tsppl.distributions as tsd
     >>> process = tsd.NeymanScott(0.4, dist.Gamma(2.0, 0.5), tsd.GaussianCluster(0.2), 0.4, (0.0, 5.0))
@@ -70,30 +71,8 @@ class NeymanScott:
     """
 
     def __init__(self, event_rate, amplitude, cluster, background_rate, window):
-        if not isinstance(amplitude, dist.Gamma):
-            raise TypeError(f"amplitude is a {type(amplitude).__name__}; pass a numpyro.distributions.Gamma")
-        if not isinstance(cluster, Cluster):
-            raise TypeError(f"cluster is a {type(cluster).__name__}; pass a Cluster, such as GaussianCluster(scale)")
         window = as_window(window)
-        if window_shape(window) != cluster.position_shape:
-            raise ValueError(
-                f"window has shape {(2,) + window_shape(window)}; a {type(cluster).__name__} of this shape needs "
-                f"{(2,) + cluster.position_shape}: the lowest and the highest place"
-            )
-        if jnp.shape(event_rate):
-            raise ValueError(f"event_rate has shape {jnp.shape(event_rate)}; it must be a number, the same everywhere")
-        if is_concrete(event_rate) and not event_rate > 0:
-            raise ValueError(f"event_rate is {event_rate}; it must be above 0, in events per unit of the window")
-        _check_background(background_rate, window)
-        if isinstance(window, Polygon) and getattr(cluster, "edges", None) != "ignored":
-            raise NotImplementedError(
-                "the centre of a cluster cannot be kept inside of a polygon in closed form: pass a cluster with "
-                'edges="ignored", or a box'
-            )
-        if amplitude.batch_shape:
-            raise ValueError(
-                f"amplitude has batch shape {amplitude.batch_shape}; all events have the same, of shape ()"
-            )
+        check_arguments(event_rate, amplitude, cluster, background_rate, window)
         self.event_rate, self.amplitude, self.cluster = event_rate, amplitude, cluster
         self.background_rate, self.window = background_rate, window
 
@@ -126,13 +105,13 @@ class NeymanScott:
         0.6667
         """
         window = as_window(window)
-        event_rate = concentration / NEGLIGIBLE_CONCENTRATION / volume(window)
+        event_rate = concentration / NEGLIGIBLE_CONCENTRATION / window.volume
         return cls(event_rate, dist.Gamma(NEGLIGIBLE_CONCENTRATION, rate), cluster, background_rate, window)
 
     @property
     def volume(self):
         """Length, area or volume of the window."""
-        return volume(self.window)
+        return self.window.volume
 
     @property
     def expected_events(self):
@@ -145,39 +124,47 @@ class NeymanScott:
         return self.expected_background_in(None)
 
     @property
-    def rates(self):
+    def rates(self) -> NeymanScottRates:
         """Events expected, concentration and rate of the amplitude, background points expected."""
-        concentration, rate = self.amplitude.concentration, self.amplitude.rate
-        return self.expected_events, concentration, rate, self.expected_background
+        amplitude = self.amplitude
+        return NeymanScottRates(self.expected_events, amplitude.concentration, amplitude.rate, self.expected_background)
 
     def expected_background_in(self, window):
         """Background points expected in an interval or box, whose ends may be infinite; in all if None."""
         if isinstance(self.background_rate, PointProcess):
             return self.background_rate.compensator(window)
-        return self.background_rate * (self.volume if window is None else overlap(self.window, window))
+        return self.background_rate * (self.volume if window is None else self.window.overlap(as_box(window)))
 
     def log_background(self, points):
         """Log density of each point, with its marks, if it belongs to no event: ``(N,)``."""
         log_density = jax.vmap(self.cluster.log_background, (0, None))(points, self.window)
         if not isinstance(self.background_rate, PointProcess):
             return log_density
-        log_mean = jnp.log(self.expected_background) - log_volume(self.window)
+        log_mean = jnp.log(self.expected_background) - self.window.log_volume
         return log_density + self.background_rate.log_intensity(self.cluster.positions(points)) - log_mean
 
     def sample_background(self, key):
-        """Draw a point that belongs to no event."""
+        """Draw a point that belongs to no event.
+
+        Raises:
+            NotImplementedError: if points have marks, and the family does not say how those of the background are drawn.
+        """
         mark_key, place_key = random.split(key)
         point = self.cluster.sample_background(mark_key, self.window)
+        if jnp.shape(point) != self.cluster.point_shape:
+            raise NotImplementedError(
+                f"the family {type(self.cluster).__name__} has points of shape {self.cluster.point_shape}, and draws some of "
+                f"shape {jnp.shape(point)} for the background: it needs a method sample_background(key, window)"
+            )
         if not isinstance(self.background_rate, PointProcess):
             return point
         return self.cluster.shifted(point, self.cluster.positions(point) - self.background_rate.sample_point(place_key))
 
     def expected_counts(self) -> ExpectedCounts:
         """Points, background points, events, and events with at least one point, expected on the window."""
-        events, concentration, rate, background = self.rates
-        occupied = -events * jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate)))
+        rates, events = self.rates, self.expected_events
         counted = jnp.where(events < MANY_EVENTS, events, jnp.inf)
-        return ExpectedCounts(background + events * concentration / rate, background, counted, occupied)
+        return ExpectedCounts(rates.expected_points, rates.expected_background, counted, rates.expected_occupied)
 
     def count(self, *, largest=None) -> PointCount:
         """Distribution of the number of points; inside ``jit``, ``log_prob`` needs a bound ``largest`` on it."""
@@ -212,10 +199,7 @@ class NeymanScott:
             NotImplementedError: for unseen points of a Dirichlet process.
         """
         if points is not None:
-            points, shape = jnp.asarray(points), self.cluster.point_shape
-            if points.ndim != 1 + len(shape) or points.shape[1:] != shape:
-                wanted = "(N" + "".join(f", {size}" for size in shape) + ("," if not shape else "") + ")"
-                raise ValueError(f"points has shape {points.shape}; the shape {wanted} is needed")
+            points = checked_points(points, self.cluster.point_shape)
             points = points.astype(jnp.result_type(points, float))
             if is_concrete(points) and np.isnan(points).any():
                 raise ValueError(
@@ -246,9 +230,7 @@ class NeymanScott:
             raise ValueError(
                 f"labels go up to {np.asarray(labels).max()}; those of {len(labels)} points are below {len(labels)}"
             )
-        events, concentration, rate, background = self.rates
-        log_weight = log_label_weight(labels, *self.rates)
-        log_weight += events * jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate))) - background
+        log_weight = log_label_weight(labels, *self.rates) + self.rates.log_prob_nothing
         log_density = self.points(labels).log_prob(jnp.asarray(points))
         return log_weight + log_density - gammaln(jnp.sum(labels >= BACKGROUND) + 1.0)
 
@@ -364,22 +346,3 @@ class NeymanScott:
         process = object.__new__(cls)
         process.event_rate, process.amplitude, process.cluster, process.background_rate, process.window = children
         return process
-
-
-def _check_background(background_rate, window):
-    """Raise unless it is a number, or a Poisson process of places on the window."""
-    if not isinstance(background_rate, PointProcess):
-        if jnp.shape(background_rate):
-            raise ValueError(
-                f"background_rate has shape {jnp.shape(background_rate)}; it must be a number, the same everywhere, or a "
-                "process such as PiecewisePoissonProcess(rates, edges)"
-            )
-        if is_concrete(background_rate) and not background_rate >= 0:
-            raise ValueError(
-                f"background_rate is {background_rate}; it must be 0 or above, in points per unit of the window"
-            )
-        return
-    if not isinstance(background_rate, PoissonLike):
-        raise TypeError(f"background_rate is a {type(background_rate).__name__}; pass a number or a Poisson process")
-    if not same_window(background_rate.window, window):
-        raise ValueError("background_rate has another window than the process: give both the same")

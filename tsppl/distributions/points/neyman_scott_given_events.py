@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import random
 
 from tsppl.distributions.points.poisson_process import PoissonLike
+from tsppl.points.windows.box import as_box
 from tsppl.points.windows.regions import Regions
-from tsppl.points.windows.windows import as_box
 
 
 @jax.tree_util.register_pytree_node_class
@@ -91,7 +91,7 @@ class ClusterIntensity(PoissonLike):
         if neurons is None:
             masses = jax.vmap(jax.vmap(cluster.mass, (0, None)), (None, 0))(self.events, boxes)
         else:
-            background = background * (neurons @ cluster.background_probs)
+            background = background * cluster.background_share(neurons)
             masses = jax.vmap(jax.vmap(cluster.mass, (0, None, None)), (None, 0, 0))(self.events, boxes, neurons)
         return background + masses @ self.amplitudes
 

@@ -45,10 +45,10 @@ class PointCount(Distribution):
         """Draw counts."""
         events_key, gamma_key, count_key = random.split(key, 3)
         process = self.process
-        events, concentration, rate, _ = process.rates
+        events, concentration = process.expected_events, process.amplitude.concentration
         _, shape = draw_total_concentration(events_key, events, concentration, sample_shape)
         total = random.gamma(gamma_key, jnp.where(shape > 0, shape, 1.0))
-        clustered = jnp.where(shape > 0, total / rate, 0.0)
+        clustered = jnp.where(shape > 0, total / process.amplitude.rate, 0.0)
         return random.poisson(count_key, process.expected_background + clustered).astype(jnp.int32)
 
     def log_prob(self, value, intermediates=None):
@@ -152,11 +152,10 @@ class ClusterLabels(Distribution):
 
     def _log_prob_with_unseen(self, labels):
         """Of labels and the number of unseen points, these as a set, beside seen points in the order given."""
-        events, concentration, rate, background = self.process.rates
-        log_empty = events * jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate))) - background
+        rates = self.process.rates
         num_unseen = jnp.sum(labels[self.num_points :] != ABSENT)
         orders = gammaln(self.num_points + 1.0) + gammaln(num_unseen + 1.0)
-        return log_label_weight(labels, *self.process.rates) + log_empty - orders
+        return log_label_weight(labels, *rates) + rates.log_prob_nothing - orders
 
 
 @partial(jax.jit, static_argnums=1)

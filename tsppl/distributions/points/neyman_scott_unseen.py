@@ -13,7 +13,6 @@ from tsppl.distributions.points.neyman_scott_sites import ClusterLabels
 from tsppl.distributions.shapes import is_concrete
 from tsppl.points.labels.compound_poisson import ABSENT, BACKGROUND, canonical_labels
 from tsppl.points.windows.regions import Regions
-from tsppl.points.windows.windows import overlap, volume
 
 CANDIDATES_PER_SLOT = 2
 SPARE_SLOTS = 32
@@ -113,9 +112,11 @@ def sample_with_unseen(process, name, points, regions, num_unseen):
         raise ValueError(
             f"unseen is {regions!r}; pass Regions of boxes with places of {process.cluster.position_shape}"
         )
-    if regions.neurons is not None and jnp.shape(process.cluster.neuron_probs)[1] != regions.neurons.shape[1]:
+    cluster = process.cluster
+    if regions.neurons is not None and cluster.num_neurons != regions.neurons.shape[1]:
         raise ValueError(
-            f"unseen hides some of {regions.neurons.shape[1]} neurons, the cluster has {process.cluster.neuron_probs.shape[1]}"
+            f"unseen hides some of {regions.neurons.shape[1]} neurons, num_neurons of the {type(cluster).__name__} is "
+            f"{cluster.num_neurons}: pass Regions of all of its neurons, or of all points"
         )
     if is_concrete(points) and is_concrete(regions.boxes) and len(points):
         with jax.ensure_compile_time_eval():
@@ -134,7 +135,7 @@ def sample_with_unseen(process, name, points, regions, num_unseen):
 
 def expected_share(window, regions):
     """Share of the window, and of its neurons, that concrete regions hide."""
-    sizes = np.array([float(overlap(window, box)) for box in regions.boxes])
+    sizes = np.array([float(window.overlap(box)) for box in regions.boxes])
     if regions.neurons is not None:
         sizes = sizes * np.asarray(regions.neurons).mean(1)
-    return sizes.sum() / float(volume(window))
+    return sizes.sum() / float(window.volume)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
 
-from tsppl.points.windows.windows import as_box, contains
+from tsppl.points.windows.box import Box, as_box
 
 
 class PointProcess:
@@ -75,7 +75,7 @@ class PointProcess:
         points = self._checked(points)
         log_intensity = self.log_intensity(points)
         if window is not None:
-            inside = jax.vmap(contains, (None, 0))(as_box(window), self.positions(points))
+            inside = jax.vmap(Box(as_box(window)).contains)(self.positions(points))
             log_intensity = jnp.where(inside, log_intensity, -jnp.inf)
         return log_intensity.sum() - self.compensator(window) - gammaln(len(points) + 1.0)
 
@@ -121,11 +121,16 @@ class PointProcess:
         return jnp.diff(self.rescaled(points, window), prepend=0.0)
 
     def _checked(self, points):
-        points, shape = jnp.asarray(points), self.point_shape
-        if points.ndim != 1 + len(shape) or points.shape[1:] != shape:
-            wanted = "(N" + "".join(f", {size}" for size in shape) + ("," if not shape else "") + ")"
-            raise ValueError(f"points has shape {points.shape}; the shape {wanted} is needed")
-        return points
+        return checked_points(points, self.point_shape)
+
+
+def checked_points(points, shape):
+    """Points as an array, ``(N,)`` and the shape of a point, or an error."""
+    points = jnp.asarray(points)
+    if points.ndim != 1 + len(shape) or points.shape[1:] != shape:
+        wanted = "(N" + "".join(f", {size}" for size in shape) + ("," if not shape else "") + ")"
+        raise ValueError(f"points has shape {points.shape}; the shape {wanted} is needed")
+    return points
 
 
 def first_coordinate(positions):

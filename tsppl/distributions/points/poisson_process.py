@@ -9,7 +9,8 @@ from jax import random
 from numpyro.distributions import constraints
 
 from tsppl.distributions.points.point_process import PointProcess, first_coordinate
-from tsppl.points.windows.windows import as_box, as_window, contains, overlap, uniform_position, volume, window_shape
+from tsppl.points.windows.as_window import as_window
+from tsppl.points.windows.box import Box, as_box
 
 
 class PoissonLike(PointProcess):
@@ -132,7 +133,8 @@ class PoissonProcess(PoissonLike):
 
     Args:
         rate: points expected per unit of length, area or volume.
-        window: where points can be, ``(2,)`` in time, ``(2, D)`` for a box, :class:`Intervals`, or a :class:`Polygon`.
+        window: where points can be, ``(2,)`` in time, ``(2, D)`` for a box, :class:`Intervals`, a :class:`Polygon`,
+            or another :class:`Window`.
 
     Raises:
         ValueError: if ``rate`` is no number, or the window empty.
@@ -153,20 +155,20 @@ class PoissonProcess(PoissonLike):
     @property
     def position_shape(self):
         """``()`` in time, ``(D,)`` in space."""
-        return window_shape(self.window)
+        return self.window.position_shape
 
     def log_intensity(self, points):
         """Log rate at each point; minus infinity outside of the window."""
-        inside = jax.vmap(contains, (None, 0))(self.window, self._checked(points))
+        inside = jax.vmap(self.window.contains)(self._checked(points))
         return jnp.where(inside, jnp.log(self.rate), -jnp.inf)
 
     def compensator(self, window=None):
         """Points expected in all, or in a box; exact."""
-        return self.rate * (volume(self.window) if window is None else overlap(self.window, window))
+        return self.rate * (self.window.volume if window is None else self.window.overlap(as_box(window)))
 
     def sample_point(self, key):
         """A place in the window."""
-        return uniform_position(key, self.window)
+        return self.window.uniform(key)
 
     def thinned(self, keep_prob):
         """The process of the points that are left when each is kept with this probability."""
@@ -219,12 +221,12 @@ class PiecewisePoissonProcess(PoissonLike):
     def window(self):
         """Where points can be."""
         ends = jnp.stack([one[jnp.array([0, -1])] for one in self.edges], 1)
-        return ends.reshape((2,) + self.position_shape)
+        return Box(ends.reshape((2,) + self.position_shape))
 
     def log_intensity(self, points):
         """Log rate at each point; minus infinity outside of the window."""
         points = self._checked(points)
-        inside = jax.vmap(contains, (None, 0))(self.window, points)
+        inside = jax.vmap(self.window.contains)(points)
         cells = [
             jnp.clip(jnp.searchsorted(one, places, side="right") - 1, 0, len(one) - 2)
             for one, places in zip(self.edges, points.reshape(len(points), len(self.edges)).T, strict=True)
@@ -233,7 +235,7 @@ class PiecewisePoissonProcess(PoissonLike):
 
     def compensator(self, window=None):
         """Points expected in all, or in a box; exact."""
-        low, high = jnp.reshape(self.window if window is None else as_box(window), (2, -1))
+        low, high = jnp.reshape(as_box(self.window if window is None else window), (2, -1))
         expected = self.rates
         for axis, one in enumerate(self.edges):
             lengths = jnp.maximum(jnp.minimum(one[1:], high[axis]) - jnp.maximum(one[:-1], low[axis]), 0.0)

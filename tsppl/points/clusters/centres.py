@@ -1,7 +1,7 @@
 """Gaussians that are cut off at the edges of a window: how much of them is inside, and draws from what is.
 
-A window is an array of lowest and highest place, by dimension, or :class:`Intervals`; ``mean`` and ``error``, mean and standard
-deviation, broadcast with each other, and with the former.
+A window is one that consists of boxes (:attr:`Window.boxes`), or a pair of lowest and highest place, whose ends may be
+infinite; ``mean`` and ``error``, mean and standard deviation, broadcast with each other, and with the former.
 """
 
 import jax.numpy as jnp
@@ -9,38 +9,41 @@ from jax import random
 from jax.scipy.special import logsumexp
 
 from tsppl.points.clusters.cluster import log_normal_mass, normal_mass
-from tsppl.points.windows.intervals import Intervals
+from tsppl.points.windows.window import Window
 
 
 def log_centre_mass(window, mean, error):
     """Log probability of the window under a Gaussian, accurate in both tails; one for each dimension of a box."""
-    if isinstance(window, Intervals):
-        return logsumexp(log_normal_mass(*_limits(window, mean, error)), 0)
-    return log_normal_mass(*_limits(window, mean, error))
+    mass = log_normal_mass(*_limits(window, mean, error))
+    return logsumexp(mass, 0) if _has_gaps(window) else mass
 
 
 def centre_mass(window, mean, error):
     """The same without the log, many times cheaper; a tiny number where it is less than that."""
-    if isinstance(window, Intervals):
-        return normal_mass(*_limits(window, mean, error)).sum(0)
-    return normal_mass(*_limits(window, mean, error))
+    mass = normal_mass(*_limits(window, mean, error))
+    return mass.sum(0) if _has_gaps(window) else mass
 
 
 def draw_centre(key, window, mean, error):
     """A draw of the Gaussian inside the window, of the shape of ``mean``."""
-    if isinstance(window, Intervals):
+    if _has_gaps(window):
         chosen_key, key = random.split(key)
         weights = log_normal_mass(*_limits(window, mean, error))
         chosen = random.categorical(chosen_key, weights, axis=0)
-        window = jnp.moveaxis(window.ends[chosen], -1, 0)
+        window = jnp.moveaxis(window.boxes[chosen], -1, 0)
     low, high = _limits(window, mean, error)
     return mean + error * random.truncated_normal(key, low, high, jnp.shape(mean), jnp.result_type(mean))
 
 
+def _has_gaps(window):
+    return isinstance(window, Window) and not window.is_box
+
+
 def _limits(window, mean, error):
     """Lowest and highest place in standard deviations from the mean; of all stretches, on the first axis."""
-    if isinstance(window, Intervals):
-        low, high = (jnp.expand_dims(end, tuple(range(1, jnp.ndim(mean) + 1))) for end in window.ends.T)
+    if _has_gaps(window):
+        low, high = (jnp.expand_dims(end, tuple(range(1, jnp.ndim(mean) + 1))) for end in window.boxes.T)
     else:
-        low, high = window[0], window[1]
+        ends = window.bounds if isinstance(window, Window) else window
+        low, high = ends[0], ends[1]
     return (low - mean) / error, (high - mean) / error

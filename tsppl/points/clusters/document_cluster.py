@@ -61,8 +61,6 @@ class DocumentCluster(Cluster):
     0.000977
     """
 
-    position_shape = ()
-
     def __init__(
         self,
         scale,
@@ -108,14 +106,6 @@ class DocumentCluster(Cluster):
     def reach(self):
         """Largest time between two documents of an event that matters: twelve standard deviations."""
         return self.times.reach
-
-    def positions(self, points):
-        """Times of documents."""
-        return points[..., 0]
-
-    def shifted(self, points, origin):
-        """Documents timed from another origin."""
-        return points.at[..., 0].add(-origin)
 
     def interior(self):
         """The same with edges ignored."""

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import random
 
 from tsppl.points.clusters.centres import centre_mass, draw_centre, log_centre_mass
-from tsppl.points.clusters.cluster import Cluster, check_positive, log_volume, uniform_position
+from tsppl.points.clusters.cluster import Cluster, check_positive
+from tsppl.points.windows.as_window import as_window
 
 EDGES = ("exact", "ignored")
 
@@ -82,7 +83,7 @@ class GaussianCluster(Cluster):
         log_density = -0.5 * (size - 1) * jnp.log(2 * jnp.pi * self.scale**2) - 0.5 * jnp.log(size) - 0.5 * spread
         if self.edges == "exact":
             log_density += log_centre_mass(window, mean, self._error(size))
-        return log_density.sum() - log_volume(window)
+        return log_density.sum() - as_window(window).log_volume
 
     def log_predictive(self, statistics, more, window):
         """Log density of one more point given a cluster: Gaussian around the mean, apart from the edges."""
@@ -97,7 +98,7 @@ class GaussianCluster(Cluster):
 
     def sample_event(self, key, window):
         """A centre from its prior."""
-        return GaussianEvent(uniform_position(key, window))
+        return GaussianEvent(as_window(window).uniform(key))
 
     def sample_event_given(self, key, statistics, window):
         """A centre given the points of its cluster."""

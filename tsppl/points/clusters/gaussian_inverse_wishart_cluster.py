@@ -8,8 +8,9 @@ from jax import random
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import gammaln, multigammaln
 
-from tsppl.points.clusters.cluster import Cluster, log_volume, uniform_position
+from tsppl.points.clusters.cluster import Cluster
 from tsppl.points.clusters.gaussian_mass import correlated_normal_mass
+from tsppl.points.windows.as_window import as_window
 
 
 class SecondMomentStatistics(NamedTuple):
@@ -78,7 +79,7 @@ class GaussianInverseWishartCluster(Cluster):
         prior, posterior = jnp.linalg.cholesky(self.scale_matrix), self._posterior_root(statistics)
         more = 0.5 * (size - 1)
         return (
-            -log_volume(window)
+            -as_window(window).log_volume
             - 0.5 * dims * jnp.log(size)
             - more * dims * jnp.log(jnp.pi)
             + multigammaln(half + more, dims)
@@ -106,7 +107,7 @@ class GaussianInverseWishartCluster(Cluster):
         centre_key, covariance_key = random.split(key)
         root = jnp.linalg.cholesky(self.scale_matrix)
         covariance = _inverse_wishart(covariance_key, self.concentration, root)
-        return ShapedGaussianEvent(uniform_position(centre_key, window), covariance)
+        return ShapedGaussianEvent(as_window(window).uniform(centre_key), covariance)
 
     def sample_event_given(self, key, statistics, window):
         """A centre and a covariance given the points of a cluster."""

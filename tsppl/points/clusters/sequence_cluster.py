@@ -9,8 +9,9 @@ from jax import random
 from jax.scipy.special import logsumexp
 
 from tsppl.points.clusters.centres import centre_mass, draw_centre, log_centre_mass
-from tsppl.points.clusters.cluster import Cluster, check_positive, check_probabilities, log_volume, uniform_position
+from tsppl.points.clusters.cluster import Cluster, check_positive, check_probabilities
 from tsppl.points.clusters.gaussian_cluster import check_edges
+from tsppl.points.windows.as_window import as_window
 
 
 class SequenceStatistics(NamedTuple):
@@ -98,29 +99,19 @@ class SequenceCluster(Cluster):
         arrays = (type_probs, neuron_probs, offsets, widths, background_probs, warps, warp_probs)
         self._store(tuple(jnp.asarray(array) for array in arrays))
 
-    position_shape = ()
     point_shape = (2,)
 
     def check_marks(self, points):
         """Raise unless the neurons of concrete points are whole numbers from 0 to ``M - 1``."""
         if isinstance(points, jax.core.Tracer) or not len(points):
             return
-        neurons, num_neurons = np.asarray(points)[..., 1], self.neuron_probs.shape[1]
+        neurons, num_neurons = np.asarray(points)[..., 1], self.num_neurons
         wrong = (neurons != np.floor(neurons)) | (neurons < 0) | (neurons >= num_neurons)
         if wrong.any():
             raise ValueError(
                 f"point {int(wrong.argmax())} has neuron {neurons[wrong.argmax()]:g}; neurons are whole numbers from 0 to "
                 f"{num_neurons - 1}, in the second column, after the time"
             )
-
-    def positions(self, points):
-        """Times of spikes."""
-        return points[..., 0]
-
-    def shifted(self, points, origin):
-        """Spikes timed from another origin."""
-        times, neurons = points[..., 0], points[..., 1]
-        return jnp.stack([times - origin, neurons], -1)
 
     @property
     def reach(self):
@@ -141,8 +132,17 @@ class SequenceCluster(Cluster):
         """A spike that belongs to no sequence."""
         time_key, neuron_key = random.split(key)
         neuron = random.categorical(neuron_key, jnp.log(self.background_probs))
-        time = uniform_position(time_key, window)
+        time = as_window(window).uniform(time_key)
         return jnp.stack([time, neuron.astype(time.dtype)])
+
+    @property
+    def num_neurons(self):
+        """``M``."""
+        return self.neuron_probs.shape[1]
+
+    def background_share(self, neurons):
+        """Probability of some ``neurons``, bool ``(..., M)``, for a spike that belongs to no sequence."""
+        return neurons @ self.background_probs
 
     def point_statistics(self, point):
         """Statistics of one spike."""
@@ -160,7 +160,7 @@ class SequenceCluster(Cluster):
         log_density = statistics.log_scale + 0.5 * statistics.pull * mean + 0.5 * jnp.log(2 * jnp.pi) + jnp.log(error)
         if self.edges == "exact":
             log_density += log_centre_mass(window, mean, error)
-        return log_density + jnp.log(self.type_probs)[:, None] + jnp.log(self.warp_probs) - log_volume(window)
+        return log_density + jnp.log(self.type_probs)[:, None] + jnp.log(self.warp_probs) - as_window(window).log_volume
 
     def log_marginal(self, statistics, window):
         """Log density of a sequence's spikes; start, type and warp integrated out."""
@@ -171,7 +171,7 @@ class SequenceCluster(Cluster):
         time_key, type_key, warp_key = random.split(key, 3)
         kind = random.categorical(type_key, jnp.log(self.type_probs)).astype(jnp.int32)
         warp = random.categorical(warp_key, jnp.log(self.warp_probs)).astype(jnp.int32)
-        return SequenceEvent(uniform_position(time_key, window), kind, warp)
+        return SequenceEvent(as_window(window).uniform(time_key), kind, warp)
 
     def sample_event_given(self, key, statistics, window):
         """A start, type and warp given the spikes of a sequence."""

@@ -1,4 +1,4 @@
-"""Densities of points given which cluster each belongs to, for any family of clusters of :mod:`tsppl.conjugate`."""
+"""Densities of points given which cluster each belongs to, for any family of clusters."""
 
 from typing import Any, NamedTuple
 
@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from tsppl.points.labels.compound_poisson import BACKGROUND
+from tsppl.points.labels.rates import NeymanScottRates
+from tsppl.points.windows.as_window import as_window
+from tsppl.points.windows.window import Window
 
 
 class Clusters(NamedTuple):
@@ -18,7 +21,7 @@ class Clusters(NamedTuple):
     statistics: Any
     occupied: jax.Array
     origins: jax.Array
-    window: jax.Array
+    window: Window
 
 
 def clusters_of_labels(cluster, labels, points, window) -> Clusters:
@@ -28,7 +31,7 @@ def clusters_of_labels(cluster, labels, points, window) -> Clusters:
         cluster: a family of clusters.
         labels: int ``(N,)``, -1 for background, else below ``N``.
         points: ``(N,)`` and the shape of a point.
-        window: ``(2,)`` and the shape of a place.
+        window: a :class:`Window`, or lowest and highest place.
     """
     num_points = len(labels)
     slots = jnp.where(labels < 0, num_points, labels)
@@ -43,7 +46,8 @@ def clusters_of_labels(cluster, labels, points, window) -> Clusters:
     def fill(array, filler):
         return jnp.where(occupied.reshape(occupied.shape + (1,) * filler.ndim), array, filler)
 
-    relative = window - jnp.expand_dims(origins, 1)
+    window = as_window(window)
+    relative = jax.vmap(lambda origin: window - origin)(origins)
     return Clusters(jax.tree.map(fill, sums, own), occupied, origins, relative)
 
 
@@ -77,10 +81,11 @@ def log_intensity_given_labels(
         events, concentration, rate, background: as in :func:`tsppl.points.log_count_prob`.
         log_background: log density of each of ``places`` in the background, ``(P,)``; uniform on the window if None.
     """
+    window = as_window(window)
     if log_background is None:
         log_background = jax.vmap(cluster.log_background, (0, None))(places, window)
-    log_one = jnp.log(events * concentration) + concentration * jnp.log(rate)
-    log_new = log_one - (concentration + 1) * jnp.log1p(rate)
+    rates = NeymanScottRates(events, concentration, rate, background)
+    log_new = rates.log_pull - (concentration + 1) * jnp.log1p(rate)
     if len(labels):
         clusters = clusters_of_labels(cluster, labels, points, window)
         log_size = jnp.log(concentration + clusters.statistics.size) - jnp.log1p(rate)

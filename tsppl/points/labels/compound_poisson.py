@@ -14,6 +14,8 @@ from jax import lax, random
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, Int
 
+from tsppl.points.labels.rates import NeymanScottRates
+
 NUM_PROPOSALS = 64
 BACKGROUND, ABSENT = -1, -2
 MANY_EVENTS = 1e9
@@ -38,9 +40,10 @@ def log_count_prob(count, events, concentration, rate, background, *, largest: i
     0.2231
     """
     dtype = jnp.result_type(events, concentration, rate, background, float)
+    rates = NeymanScottRates(events, concentration, rate, background)
     half = 1 << (2 * (largest + 8) + 31).bit_length()
     inside = jnp.finfo(dtype).eps ** (0.5 / half)
-    tilt = inside * lax.stop_gradient(_tilt(jnp.asarray(count, dtype), events, concentration, rate, background))
+    tilt = inside * lax.stop_gradient(_tilt(jnp.asarray(count, dtype), rates))
     steps = jnp.arange(half + 1, dtype=jnp.uint32)
     angle = jnp.pi / half * steps.astype(dtype)
     turned = jnp.pi / half * ((steps * jnp.asarray(count, jnp.uint32)) % jnp.uint32(2 * half)).astype(dtype)
@@ -63,21 +66,14 @@ def log_count_prob(count, events, concentration, rate, background, *, largest: i
 def log_label_weight(labels, events, concentration, rate, background) -> Float[Array, ""]:
     """Log of what the labels of points add to the collapsed joint density of a cluster process, without constants.
 
-    Each background point counts ``background``, each cluster of ``n`` points
-    ``L Gamma(a + n) / Gamma(a) b^a / (1 + b)^(a + n)`` (Wang, Degleris, Williams and Linderman 2023, section 3).
+    Each background point counts ``background``, each cluster its :meth:`NeymanScottRates.log_cluster_weight`.
 
     Args:
         labels: int ``(N,)``, -1 for background, -2 for a slot without a point, else below ``N``.
         events, concentration, rate, background: as in :func:`log_count_prob`.
     """
     sizes = cluster_sizes(labels).astype(jnp.result_type(events, float))
-    of_cluster = (
-        jnp.log(events * concentration)
-        + gammaln(concentration + sizes)
-        - gammaln(concentration + 1)
-        + concentration * jnp.log(rate)
-        - (concentration + sizes) * jnp.log1p(rate)
-    )
+    of_cluster = NeymanScottRates(events, concentration, rate, background).log_cluster_weight(sizes)
     num_background = jnp.sum(labels == BACKGROUND)
     log_background = jnp.log(jnp.where(num_background > 0, background, 1.0))
     return num_background * log_background + jnp.where(sizes > 0, of_cluster, 0.0).sum()
@@ -85,8 +81,8 @@ def log_label_weight(labels, events, concentration, rate, background) -> Float[A
 
 def log_label_total(count, log_prob, events, concentration, rate, background) -> Float[Array, ""]:
     """Log of the sum of label weights over all labels of ``count`` points, given the log probability of the count."""
-    empty = concentration * (jnp.log(rate) - jnp.log1p(rate))
-    return log_prob + gammaln(count + 1.0) + background - events * jnp.expm1(empty)
+    rates = NeymanScottRates(events, concentration, rate, background)
+    return log_prob + gammaln(count + 1.0) + rates.expected_background + rates.expected_occupied
 
 
 def cluster_sizes(labels) -> Int[Array, " N"]:
@@ -124,19 +120,21 @@ def draw_labels(key, num_points: int, events, concentration, rate, background) -
     if num_points == 0:
         return jnp.zeros(0, jnp.int32)
     dtype = jnp.result_type(events, concentration, rate, background, float)
+    rates = NeymanScottRates(events, concentration, rate, background)
     total_key, background_key, urn_key = random.split(key, 3)
-    tilt = _tilt(jnp.asarray(num_points, dtype), events, concentration, rate, background)
-    fresh, num_events, total = _draw_events(total_key, num_points, tilt, events, concentration, rate, background)
+    tilt = _tilt(jnp.asarray(num_points, dtype), rates)
+    fresh, num_events, total = _draw_events(total_key, num_points, tilt, rates)
     is_background = random.uniform(background_key, (num_points,), dtype) * (background + total) < background
     chosen = _urn(urn_key, num_points, num_events, fresh)
     labels = chosen[jnp.maximum(jnp.cumsum(~is_background) - 1, 0)]
     return canonical_labels(jnp.where(is_background, -1, labels))
 
 
-def _tilt(count, events, concentration, rate, background):
+def _tilt(count, rates):
     """Where the tilted mean number of points is ``count``."""
     wanted = jnp.maximum(count, 0.5)
-    log_pull = jnp.log(events * concentration) + concentration * jnp.log(rate)
+    _, concentration, rate, background = rates
+    log_pull = rates.log_pull
 
     def bisect(_, bounds):
         middle = 0.5 * (bounds[0] + bounds[1])
@@ -148,11 +146,12 @@ def _tilt(count, events, concentration, rate, background):
     return 0.5 * (low + high)
 
 
-def _draw_events(key, num_points, tilt, events, concentration, rate, background):
+def _draw_events(key, num_points, tilt, rates):
     """Sum of the concentrations of all events, their number, and their total rate, given the number of points.
 
     The number is -1 where there are so many events that it does not vary, and no two points meet by chance in one.
     """
+    events, concentration, rate, background = rates
     mean_events = events * jnp.exp(concentration * (jnp.log(rate) - jnp.log(1 + rate - tilt)))
     peak = num_points / tilt
 

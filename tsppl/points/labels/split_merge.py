@@ -5,9 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax, random
-from jax.scipy.special import gammaln
 
 from tsppl.points.labels.compound_poisson import canonical_labels
+from tsppl.points.labels.rates import NeymanScottRates
+from tsppl.points.windows.as_window import as_window
 
 NEIGHBOURHOOD = 64
 
@@ -31,11 +32,11 @@ def split_or_merge(key, cluster, labels, points, window, rates) -> SplitMerge:
         cluster: a family of clusters.
         labels: int ``(N,)``, canonical.
         points: ``(N,)`` and the shape of a point.
-        window: ``(2,)`` and the shape of a place.
-        rates: events expected, concentration and rate of amplitudes, background points expected.
+        window: a :class:`Window`, or lowest and highest place.
+        rates: :class:`NeymanScottRates`.
     """
     pair_key, order_key, allocation_key, accept_key = random.split(key, 4)
-    events, concentration, rate, _ = rates
+    rates, window = NeymanScottRates(*rates), as_window(window)
     labels = labels.astype(jnp.int32)
     num_points, places = len(labels), jnp.arange(len(labels))
     first, second, exists = _pair(pair_key, labels)
@@ -57,7 +58,8 @@ def split_or_merge(key, cluster, labels, points, window, rates) -> SplitMerge:
         place = order[step]
         more = single(place)
         sides = [
-            jnp.log(concentration + sums.size) + cluster.log_predictive(sums, more, seen) for sums in (left, right)
+            jnp.log(rates.amplitude_concentration + sums.size) + cluster.log_predictive(sums, more, seen)
+            for sums in (left, right)
         ]
         log_left = jax.nn.log_sigmoid(sides[0] - sides[1])
         drawn = jnp.log(random.uniform(random.fold_in(allocation_key, step), (), log_left.dtype)) < log_left
@@ -69,15 +71,12 @@ def split_or_merge(key, cluster, labels, points, window, rates) -> SplitMerge:
         )
         return left, right, goes_left.at[place].set(to_left), log_prob
 
-    start = single(first), single(second), jnp.zeros(num_points, bool).at[first].set(True), jnp.zeros((), seen.dtype)
-    left, right, goes_left, log_prob = lax.fori_loop(0, jnp.sum(is_other), allocate, start)
-
     def log_weight(sums):
-        size = sums.size
-        of_size = gammaln(concentration + size) - gammaln(concentration + 1) - (concentration + size) * jnp.log1p(rate)
-        return (
-            jnp.log(events * concentration) + concentration * jnp.log(rate) + of_size + cluster.log_marginal(sums, seen)
-        )
+        return rates.log_cluster_weight(sums.size) + cluster.log_marginal(sums, seen)
+
+    nothing = jnp.zeros_like(log_weight(single(first)))
+    start = single(first), single(second), jnp.zeros(num_points, bool).at[first].set(True), nothing
+    left, right, goes_left, log_prob = lax.fori_loop(0, jnp.sum(is_other), allocate, start)
 
     both = jax.tree.map(jnp.add, left, right)
     log_ratio = log_weight(left) + log_weight(right) - log_weight(both) - log_prob

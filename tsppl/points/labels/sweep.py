@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax import lax, random
 
 from tsppl.points.labels.compound_poisson import canonical_labels
+from tsppl.points.labels.rates import NeymanScottRates
+from tsppl.points.windows.as_window import as_window
 
 MOST_IN_TRIANGLE = 512
 
@@ -19,25 +21,6 @@ class Sweep(NamedTuple):
     overflow: jax.Array
 
 
-class MoveWeights(NamedTuple):
-    """Log weights of the moves of a point, all times ``1 + b``: see :func:`move_weights`."""
-
-    new: jax.Array
-    background: jax.Array
-    concentration: jax.Array
-
-
-def move_weights(events, concentration, rate, background) -> MoveWeights:
-    """What a point's choices weigh besides densities (Wang, Degleris, Williams and Linderman 2023, algorithm 1).
-
-    Joining a cluster of ``n`` points weighs ``a + n``, a new one ``a L (b / (1 + b))^a``, background ``(1 + b)`` times the
-    background points expected; with ``L`` events expected and amplitudes ``Gamma(a, b)``.
-    """
-    log_empty = concentration * (jnp.log(rate) - jnp.log1p(rate))
-    new = jnp.log(concentration * events) + log_empty
-    return MoveWeights(new, jnp.log1p(rate) + jnp.log(background), jnp.asarray(concentration))
-
-
 def sweep_labels(key, cluster, labels, points, window, rates, *, log_background=None, max_clusters=None) -> Sweep:
     """Draw the label of every point given all others, in random order.
 
@@ -48,8 +31,8 @@ def sweep_labels(key, cluster, labels, points, window, rates, *, log_background=
         cluster: a family of clusters.
         labels: int ``(N,)``, canonical.
         points: ``(N,)`` and the shape of a point.
-        window: ``(2,)`` and the shape of a place.
-        rates: events expected, concentration and rate of amplitudes, background points expected.
+        window: a :class:`Window`, or lowest and highest place.
+        rates: :class:`NeymanScottRates`.
         log_background: log density of each point in the background, ``(N,)``; uniform on the window if None.
         max_clusters: number of slots; ``N`` if None, which no sweep can exceed. A point that finds none free cannot open a
             cluster, which ``overflow`` counts: then the sweep is one of the posterior given no more clusters than that. So it
@@ -57,7 +40,7 @@ def sweep_labels(key, cluster, labels, points, window, rates, *, log_background=
     """
     num_points = len(points)
     num_slots = num_points if max_clusters is None else min(max_clusters, num_points)
-    weights = move_weights(*rates)
+    weights, window = NeymanScottRates(*rates).move_weights, as_window(window)
     origin = cluster.positions(points)[0]
     relative, seen = jax.vmap(cluster.shifted, (0, None))(points, origin), window - origin
     singles = jax.vmap(cluster.point_statistics)(relative)

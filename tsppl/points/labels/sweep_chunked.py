@@ -15,8 +15,9 @@ import numpy as np
 from jax import lax, random
 
 from tsppl.points.labels.compound_poisson import canonical_labels
-from tsppl.points.labels.sweep import Sweep, move_weights, with_filling
-from tsppl.points.windows.windows import Intervals
+from tsppl.points.labels.rates import NeymanScottRates
+from tsppl.points.labels.sweep import Sweep, with_filling
+from tsppl.points.windows.as_window import as_window
 
 HIDDEN = -2
 
@@ -46,7 +47,8 @@ def chunk_layout(times, reach, *, reaches_per_chunk=4.0, num_slots=32) -> ChunkL
 
     Args:
         times: ``(N,)``, sorted.
-        reach: distance in time beyond which a point and the first point of a cluster do not see each other.
+        reach: distance in time beyond which a point and the first point of a cluster do not see each other; where it is
+            infinite, one chunk holds all points, and no more clusters than ``num_slots``.
         reaches_per_chunk: length of a chunk, at least 2.
         num_slots: clusters that a chunk may see at once.
 
@@ -61,11 +63,12 @@ def chunk_layout(times, reach, *, reaches_per_chunk=4.0, num_slots=32) -> ChunkL
             f"reach {reach} must be positive, reaches_per_chunk {reaches_per_chunk} at least 2, num_slots {num_slots} at "
             "least 2"
         )
-    width = float(reach) * reaches_per_chunk
-    most = np.searchsorted(times, times + 1.0001 * width, side="right") - np.arange(len(times))
     span = times[-1] - times[0] if len(times) else 0.0
+    reach = (span or 1.0) if np.isinf(reach) else float(reach)
+    width = reach * reaches_per_chunk
+    most = np.searchsorted(times, times + 1.0001 * width, side="right") - np.arange(len(times))
     num_chunks = int(np.ceil(span / width / 2)) + 2
-    return ChunkLayout(num_chunks, int(most.max(initial=1)), int(num_slots), width, float(reach))
+    return ChunkLayout(num_chunks, int(most.max(initial=1)), int(num_slots), width, reach)
 
 
 def sweep_labels_chunked(
@@ -77,8 +80,8 @@ def sweep_labels_chunked(
         cluster: a family of clusters whose places are times.
         labels: int ``(N,)``, canonical.
         points: ``(N,)`` and the shape of a point, sorted by time.
-        window: ``(2,)``.
-        rates: events expected, concentration and rate of amplitudes, background points expected.
+        window: a :class:`Window` in time, or begin and end.
+        rates: :class:`NeymanScottRates`.
         layout: of :func:`chunk_layout`.
         log_background: log density of each point in the background, ``(N,)``; uniform on the window if None.
 
@@ -90,7 +93,7 @@ def sweep_labels_chunked(
     shift_key, *colour_keys = random.split(key, 3)
     colour_keys = jnp.stack(colour_keys)
     times, labels = cluster.positions(points), labels.astype(jnp.int32)
-    weights = move_weights(*rates)
+    weights, window = NeymanScottRates(*rates).move_weights, as_window(window)
 
     if log_background is None:
         log_background = jax.vmap(cluster.log_background, (0, None))(points, window)
@@ -159,14 +162,16 @@ def _sweep_lanes(key, cluster, labels, points, choices, window, weights, lanes, 
     old = jnp.where(inside, slot_of_point[place], HIDDEN)
     uniform = random.uniform(key, place.shape, choices[0].dtype)
     steps = (at_lanes, old, choices[0][place], choices[1][place], uniform)
-    windows = window - lanes.origins[order][:, None]
+    windows = jax.vmap(lambda origin: window - origin)(lanes.origins[order])
+    # Edges are in the midst of time where a window has gaps.
+    families = cluster, cluster.interior() if window.is_box else cluster
     at_edge = rank[_chunks_at_edge(layout)]
     state = sums, jnp.sum(inside & (old == HIDDEN), dtype=jnp.int32), jnp.full_like(old, HIDDEN)
     sizes = [num_lanes, *(size for size in (num_lanes // 2, num_lanes // 6, num_lanes // 24) if size > 3)]
     begin = jnp.zeros((), jnp.int32)
     for size, next_size in zip(sizes, [*sizes[1:], 0], strict=True):
         end = counts[order[next_size]]
-        state = _move_longest(size, begin, end, cluster, state, steps, windows, at_edge, weights)
+        state = _move_longest(size, begin, end, families, state, steps, windows, at_edge, weights)
         begin = end
     _, overflow, drawn = state
 
@@ -180,13 +185,13 @@ def _sweep_lanes(key, cluster, labels, points, choices, window, weights, lanes, 
     return canonical_labels(labels, num_labels=len(labels) + num_lanes * num_slots), overflow
 
 
-def _move_longest(size, begin, end, cluster, state, steps, windows, at_edge, weights):
-    """Move the points ``begin`` to ``end`` of the first ``size`` chunks; ``state`` is sums, missing slots, labels drawn."""
+def _move_longest(size, begin, end, families, state, steps, windows, at_edge, weights):
+    """Move the points ``begin`` to ``end`` of the first ``size`` chunks; ``state`` is sums, missing slots, labels drawn;
+    ``families`` are that of clusters, and the same away from the edges."""
+    cluster, interior = families
     sums, overflow, drawn = state
     num_slots = sums.size.shape[0]
     windows = jax.tree.map(lambda array: array[:size], windows)
-    # Edges are in the midst of time where a window has gaps.
-    interior = cluster if isinstance(windows, Intervals) else cluster.interior()
     slots = jnp.arange(num_slots)[:, None]
     dtype = steps[-1].dtype
     # A product with a triangle sums up weights much faster than a cumulative sum does on a CPU.

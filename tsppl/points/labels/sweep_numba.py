@@ -16,8 +16,9 @@ import numpy as np
 from jax import random
 
 from tsppl.points import GaussianCluster, SequenceCluster
-from tsppl.points.labels.sweep import Sweep, move_weights
-from tsppl.points.windows.windows import log_volume
+from tsppl.points.labels.rates import NeymanScottRates
+from tsppl.points.labels.sweep import Sweep
+from tsppl.points.windows.as_window import as_window
 
 MOST_GRID_AXES = 2
 CELLS_PER_POINT = 4
@@ -32,8 +33,8 @@ def sweep_labels_numba(
         cluster: a :class:`~tsppl.points.GaussianCluster` or :class:`~tsppl.points.SequenceCluster`.
         labels: int ``(N,)``, canonical.
         points: ``(N,)`` and the shape of a point, in any order.
-        window: ``(2,)`` and the shape of a place.
-        rates: events expected, concentration and rate of amplitudes, background points expected.
+        window: a :class:`Window`, or lowest and highest place.
+        rates: :class:`NeymanScottRates`.
         log_background: log density of each point in the background, ``(N,)``; uniform on the window if None.
         max_clusters: number of slots, as for :func:`~tsppl.points.labels.sweep.sweep_labels`; ``N`` if None.
         reach: distance, by dimension, beyond which a point and the first point of a cluster need not see each other; all see
@@ -48,7 +49,8 @@ def sweep_labels_numba(
         NotImplementedError: for other families of clusters, and for clusters kept inside of a window with gaps.
     """
     require_numba(cluster)
-    if cluster.edges == "exact" and not isinstance(window, jax.Array | np.ndarray):
+    window = as_window(window)
+    if cluster.edges == "exact" and not window.is_box:
         raise NotImplementedError(
             'with backend="numba" clusters are kept inside of an interval or a box only: use backend="jax", or edges="ignored"'
         )
@@ -57,8 +59,8 @@ def sweep_labels_numba(
         return Sweep(labels.astype(jnp.int32), jnp.zeros((), jnp.int32))
     if log_background is None:
         log_background = jax.vmap(cluster.log_background, (0, None))(points, window)
-    weights = move_weights(*rates)
-    new = weights.new - log_volume(window)
+    weights = NeymanScottRates(*rates).move_weights
+    new = weights.new - window.log_volume
     inputs = {
         "seed": random.bits(key, (4,), jnp.uint32),
         "labels": labels,
@@ -66,7 +68,7 @@ def sweep_labels_numba(
         "numbers": jnp.stack([2 * cluster.reach if reach is None else reach, weights.concentration, new]),
         "apart": weights.background + log_background,
         "family": FAMILIES[type(cluster)][0](cluster, points),
-        "window": window.reshape(2, -1) if cluster.edges == "exact" else None,
+        "window": window.bounds.reshape(2, -1) if cluster.edges == "exact" else None,
     }
     num_slots = num_points if max_clusters is None else min(max_clusters, num_points)
     layout, packed = _packed(inputs)

@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tsppl.points.windows.box import as_box
+from tsppl.points.windows.window import Window
+
 
 @jax.tree_util.register_pytree_node_class
-class Intervals:
+class Intervals(Window):
     """Stretches of time with gaps between them, in which nothing was recorded.
 
     Points of Poisson processes, background points and events of a :class:`NeymanScott` are inside of the stretches only, and
@@ -36,8 +39,6 @@ class Intervals:
     50.0
     """
 
-    position_shape = ()
-
     def __init__(self, ends):
         ends = jnp.asarray(ends, jnp.result_type(float))
         if ends.ndim != 2 or ends.shape[1] != 2 or len(ends) == 0:
@@ -47,14 +48,14 @@ class Intervals:
         self.ends = ends
 
     @property
-    def dtype(self):
-        """Of the ends."""
-        return self.ends.dtype
-
-    @property
     def bounds(self):
         """First begin and last end, ``(2,)``."""
         return jnp.stack([self.ends[0, 0], self.ends[-1, 1]])
+
+    @property
+    def boxes(self):
+        """The stretches, ``(M, 2)``."""
+        return self.ends
 
     @property
     def volume(self):
@@ -67,13 +68,14 @@ class Intervals:
 
     def overlap(self, interval):
         """Length of what the stretches have in common with an interval, whose ends may be infinite."""
+        interval = as_box(interval)
         begin, end = jnp.maximum(self.ends[:, 0], interval[0]), jnp.minimum(self.ends[:, 1], interval[1])
         return jnp.sum(jnp.maximum(end - begin, 0.0))
 
     def uniform(self, key):
         """A time in one of the stretches."""
         until = jnp.cumsum(self.ends[:, 1] - self.ends[:, 0])
-        drawn = jax.random.uniform(key, (), self.dtype, 0.0, until[-1])
+        drawn = jax.random.uniform(key, (), self.ends.dtype, 0.0, until[-1])
         chosen = jnp.minimum(jnp.searchsorted(until, drawn, side="right"), len(until) - 1)
         return jnp.clip(self.ends[chosen, 1] - (until[chosen] - drawn), *self.ends[chosen])
 
@@ -84,14 +86,8 @@ class Intervals:
 
     def __sub__(self, origin):
         moved = object.__new__(Intervals)
-        moved.ends = self.ends - jnp.asarray(origin)[..., None]
+        moved.ends = self.ends - origin
         return moved
-
-    def __getitem__(self, which):
-        raise NotImplementedError(
-            "a window with gaps has no lowest and highest place: families of clusters that keep events inside of it use "
-            "the functions of tsppl.points.clusters.centres instead of window[0] and window[1], or ignore edges"
-        )
 
     def tree_flatten(self):
         """Arrays; nothing is static."""

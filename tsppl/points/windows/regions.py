@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from tsppl.points.windows.windows import contains
+from tsppl.points.windows.box import Box
 
 
 @jax.tree_util.register_pytree_node_class
@@ -47,10 +47,13 @@ class Regions:
         return self.boxes.shape[2:]
 
     def contains(self, points):
-        """Which points are in one of them: bool ``(N,)``, for points ``(N,)`` and the shape of a point."""
+        """Which points are in one of them: bool ``(N,)``, for points ``(N,)`` and the shape of a point, its place first."""
         points = jnp.asarray(points)
-        positions = points if self.neurons is None else points[:, 0]
-        inside = jax.vmap(jax.vmap(contains, (0, None)), (None, 0))(self.boxes, positions)
+        if self.position_shape:
+            positions = points[:, : self.position_shape[0]]
+        else:
+            positions = points if points.ndim == 1 else points[:, 0]
+        inside = jax.vmap(lambda place: jax.vmap(lambda box: Box(box).contains(place))(self.boxes))(positions)
         if self.neurons is not None:
             inside &= self.neurons[:, points[:, 1].astype(jnp.int32)].T
         return inside.any(1)

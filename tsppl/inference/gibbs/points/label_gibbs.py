@@ -78,7 +78,7 @@ class LabelGibbs(GibbsBlock):
             other.
         method: ``"serial"``: one point after the other, at a cost of all clusters each, exact. ``"chunked"``: for points
             sorted by time, chunks of time side by side, at a cost of the clusters nearby; neglects what is farther than
-            ``reach``. ``"auto"``: chunked for points in time when there are more than 200.
+            ``reach``. ``"auto"``: chunked for points in time when there are more than 200, if the family knows its reach.
         reach: for chunked sweeps, time beyond which a point and a cluster do not see each other: twelve times the largest
             width that the posterior allows. Too short a reach warns. If None, ``cluster.reach`` at the start, doubled; with
             numba that of the sweep at hand, doubled.

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 
 from tsppl.points import canonical_labels, cluster_sizes
 from tsppl.points.labels.clustered_points import clusters_of_labels
-from tsppl.points.windows.windows import bounds
 
 
 def neighbouring_labels(process, points):
@@ -18,7 +17,7 @@ def neighbouring_labels(process, points):
     dims = positions.shape[1]
     event_rate = process.expected_counts().occupied_events / process.volume
     cell = (4 * event_rate) ** (-1 / dims) * jnp.ones(dims)
-    places = jnp.floor((positions - jnp.atleast_1d(bounds(process.window)[0])) / cell).astype(jnp.int32)
+    places = jnp.floor((positions - jnp.atleast_1d(process.window.bounds[0])) / cell).astype(jnp.int32)
     order = jnp.lexsort(places.T)
     changes = jnp.any(jnp.diff(places[order], axis=0) != 0, axis=1)
     numbers = jnp.zeros(len(points), jnp.int32).at[order].set(jnp.cumsum(jnp.append(False, changes), dtype=jnp.int32))

@@ -54,12 +54,10 @@ def conditionals(names, trace, process, counts: SequenceCounts) -> list[Conditio
     Raises:
         NotConjugateError: if a site's prior is of another family or its shape is not that of the parameter.
     """
-    events, concentration, rate, background = process.rates
-    chance = -jnp.expm1(concentration * (jnp.log(rate) - jnp.log1p(rate)))
     probs = {"type_probs": counts.types, "neuron_probs": counts.spikes, "background_probs": counts.background}
     rates = {
-        "event_rate": (counts.types.sum(), events * chance),
-        "background_rate": (counts.background.sum(), background),
+        "event_rate": (counts.types.sum(), process.rates.expected_occupied),
+        "background_rate": (counts.background.sum(), process.rates.expected_background),
     }
     found = [_dirichlet(names[name], trace, number) for name, number in probs.items() if name in names]
     found += [_gamma(names[name], trace, *known) for name, known in rates.items() if name in names]

@@ -17,7 +17,6 @@ from tsppl.inference.gibbs.points.sequence_conditionals import (
     offsets_prior,
 )
 from tsppl.points import SequenceCluster, clusters_of_labels, sequence_counts
-from tsppl.points.windows.windows import bounds_around
 from tsppl.sites.trace import replay
 
 
@@ -125,7 +124,7 @@ class SequenceGibbs(GibbsBlock):
 
     def _shift(self, key, trace, process, clusters, events, offsets):
         cluster, num_types = process.cluster, len(offsets)
-        low, high = jax.vmap(bounds_around)(clusters.window, events.time).T
+        low, high = jax.vmap(lambda window, time: window.around(time))(clusters.window, events.time).T
         if cluster.edges == "ignored":
             low, high = jnp.full_like(low, -jnp.inf), jnp.full_like(high, jnp.inf)
         types = jnp.where(clusters.occupied, events.type, num_types)

@@ -98,19 +98,21 @@ class ChunkedSweeper(NamedTuple):
         return sweep_labels_chunked(key, *arguments, log_background=log_background, layout=self.layout)
 
     def reach_ratio(self, cluster):
-        """Below 1 where the clusters have become wider than the chunks allow."""
-        return self.layout.reach / cluster.reach
+        """Below 1 where the clusters have become wider than the chunks allow; a family need not know how wide they are."""
+        return jnp.where(jnp.isinf(cluster.reach), jnp.inf, self.layout.reach / cluster.reach)
 
 
 class EitherSweeper(NamedTuple):
-    """Chunks for many points in time that were all seen, one point after the other else."""
+    """Chunks for many points in time that were all seen, in clusters of known reach; one point after the other else."""
 
     serial: SerialSweeper
     chunked: ChunkedSweeper
 
     def init(self, process, points, has_unseen):
         """The one or the other."""
-        one_by_one = has_unseen or process.cluster.position_shape != () or len(points) <= FEW_POINTS
+        reach, in_time = process.cluster.reach, process.cluster.position_shape == ()
+        is_endless = self.chunked.reach is None and is_concrete(reach) and np.isinf(reach)
+        one_by_one = has_unseen or not in_time or is_endless or len(points) <= FEW_POINTS
         return (self.serial if one_by_one else self.chunked).init(process, points, has_unseen)
 
 

@@ -1,20 +1,15 @@
-"""Where points can be: intervals of time, boxes, and polygons.
-
-An interval is an array ``(2,)`` of its ends, a box an array ``(2, D)`` of its lowest and highest corner. A polygon has a
-class, and so have several intervals, which answers what is asked of arrays elsewhere: it can be seen from another origin,
-``window - origin``.
-"""
+"""Regions of the plane with straight borders."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from tsppl.points.windows.intervals import Intervals
+from tsppl.points.windows.box import as_box
+from tsppl.points.windows.window import Window
 
 
 @jax.tree_util.register_pytree_node_class
-class Polygon:
+class Polygon(Window):
     """A region of the plane with straight borders, for one moment or for a stretch of time.
 
     Args:
@@ -55,20 +50,10 @@ class Polygon:
         return (2,) if self.times is None else (3,)
 
     @property
-    def dtype(self):
-        """Of the vertices."""
-        return self.vertices.dtype
-
-    @property
     def bounds(self):
         """The smallest box around it, ``(2, 2)`` or ``(2, 3)``."""
         box = jnp.stack([self.vertices.min(0), self.vertices.max(0)])
         return box if self.times is None else jnp.concatenate([self.times[:, None], box], 1)
-
-    @property
-    def volume(self):
-        """Area, times the length of time if there is one."""
-        return self.overlap(self.bounds)
 
     def contains(self, position):
         """Is a place inside? Left and lower borders belong to it, right and upper ones do not."""
@@ -107,23 +92,10 @@ class Polygon:
         mean = jnp.where(left == right, clipped[0], mean) - low[0]
         return length * abs(jnp.sum(step[:, 1] * (last - first) * mean))
 
-    def uniform(self, key):
-        """A place in it, by rejection from the box around it."""
-        low, high = self.bounds
-
-        def propose(state):
-            key, draw_key = jax.random.split(state[0])
-            return key, jax.random.uniform(draw_key, low.shape, low.dtype, low, high)
-
-        def is_outside(state):
-            return ~self.contains(state[1])
-
-        return lax.while_loop(is_outside, propose, propose((key, low)))[1]
-
     def __sub__(self, origin):
         moved = object.__new__(Polygon)
-        moved.vertices = self.vertices - origin[..., -2:]
-        moved.times = None if self.times is None else self.times - origin[..., 0]
+        moved.vertices = self.vertices - origin[-2:]
+        moved.times = None if self.times is None else self.times - origin[0]
         return moved
 
     def _borders(self):
@@ -139,110 +111,6 @@ class Polygon:
         polygon = object.__new__(cls)
         polygon.vertices, polygon.times = children
         return polygon
-
-
-REGIONS = (Polygon, Intervals)
-
-
-def as_window(window):
-    """An interval, a box, :class:`Intervals` or a :class:`Polygon`; polygons of other packages become one.
-
-    Raises:
-        ValueError: on an array that is neither an interval nor a box, or is empty.
-    """
-    if isinstance(window, REGIONS):
-        return window
-    if hasattr(window, "exterior"):
-        return Polygon(window)
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(window)):
-        # What is known stays known inside of jit, for checks and sizes.
-        with jax.ensure_compile_time_eval():
-            window = jnp.asarray(window, jnp.result_type(float))
-    window = jnp.asarray(window, jnp.result_type(float))
-    if window.ndim not in (1, 2) or len(window) != 2:
-        raise ValueError(
-            f"window has shape {window.shape}; pass the lowest and the highest place: (2,) in time, (2, D) for a box, or a "
-            "Polygon, or Intervals"
-        )
-    if not isinstance(window, jax.core.Tracer) and not np.all(np.diff(np.asarray(window), axis=0) > 0):
-        raise ValueError(f"window {window.tolist()} is empty: pass the lowest place first, then the highest")
-    return window
-
-
-def as_box(box):
-    """An interval or box as an array, whose ends may be infinite.
-
-    Raises:
-        NotImplementedError: on a polygon, or several intervals.
-    """
-    if isinstance(box, Intervals):
-        raise NotImplementedError("pass one interval at a time, (2,): what is expected in several is the sum")
-    if isinstance(box, Polygon) or hasattr(box, "exterior"):
-        raise NotImplementedError("points expected are known in intervals and boxes, not in polygons: pass an array")
-    return jnp.asarray(box)
-
-
-def window_shape(window):
-    """Shape of a place in a window: ``()`` in time, ``(D,)`` in space."""
-    return window.position_shape if isinstance(window, REGIONS) else window.shape[1:]
-
-
-def volume(window):
-    """Length, area or volume of a window."""
-    return window.volume if isinstance(window, REGIONS) else (window[1] - window[0]).prod()
-
-
-def overlap(window, box):
-    """Length, area or volume of what a window has in common with an interval or box, whose ends may be infinite."""
-    box = as_box(box)
-    if isinstance(window, REGIONS):
-        return window.overlap(box)
-    return jnp.maximum(jnp.minimum(box[1], window[1]) - jnp.maximum(box[0], window[0]), 0.0).prod()
-
-
-def log_volume(window):
-    """Log of the length, area or volume of a window."""
-    return jnp.log(window.volume) if isinstance(window, REGIONS) else jnp.log(window[1] - window[0]).sum()
-
-
-def contains(window, position):
-    """Is a place in a window?"""
-    if isinstance(window, REGIONS):
-        return window.contains(position)
-    return jnp.all((position >= window[0]) & (position <= window[1]))
-
-
-def bounds(window):
-    """The smallest interval or box around a window."""
-    return window.bounds if isinstance(window, REGIONS) else window
-
-
-def boxes(window):
-    """The boxes that a window consists of, ``(M, 2, D)``; of an interval, ``(1, 2, 1)``. Polygons do not."""
-    return window.ends[:, :, None] if isinstance(window, Intervals) else window.reshape(1, 2, -1)
-
-
-def bounds_around(window, position):
-    """Bounds of the part of a window in which a place is: of the interval, where there are several."""
-    return window.around(position) if isinstance(window, Intervals) else bounds(window)
-
-
-def uniform_position(key, window):
-    """A place in a window."""
-    if isinstance(window, REGIONS):
-        return window.uniform(key)
-    low, high = window[0], window[1]
-    return jax.random.uniform(key, jnp.shape(low), jnp.result_type(low, float), low, high)
-
-
-def same_window(one, other):
-    """Are two windows equal? True, too, where that cannot be known inside ``jit``."""
-    leaves, others = jax.tree.leaves(one), jax.tree.leaves(other)
-    if jax.tree.structure(one) != jax.tree.structure(other):
-        return False
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves + others):
-        return [leaf.shape for leaf in leaves] == [leaf.shape for leaf in others]
-    return all(np.array_equal(leaf, more) for leaf, more in zip(leaves, others, strict=True))
 
 
 def _check_borders(vertices):
