@@ -16,7 +16,7 @@ from tsppl.distributions.autoregressive.steady_predictor import (
 from tsppl.distributions.emissions.streams import Streams as Streams
 from tsppl.distributions.emissions.wrapped_cauchy import WrappedCauchy as WrappedCauchy
 from tsppl.distributions.emissions.zero_inflated import ZeroInflated as ZeroInflated
-from tsppl.distributions.gaussian_parameters import gaussian_parameters as gaussian_parameters
+from tsppl.distributions.gaussians import gaussian_parameters as gaussian_parameters
 from tsppl.distributions.hidden_markov.hidden_markov import HiddenMarkov as HiddenMarkov
 from tsppl.distributions.hidden_markov.hidden_semi_markov import HiddenSemiMarkov as HiddenSemiMarkov
 from tsppl.distributions.hidden_markov.markov_chain import MarkovChain as MarkovChain

@@ -16,7 +16,7 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 
 from tests.helpers import assert_allclose
 from tests.reference.linear_gaussian import DenseModel, blocks, condition, normal_divergence, normal_log_density
-from tsppl.distributions.gaussian_parameters import gaussian_parameters
+from tsppl.distributions.gaussians import gaussian_parameters
 from tsppl.distributions.linear_gaussian import kl_divergence as kl
 from tsppl.distributions.linear_gaussian.linear_gaussian_chain import LinearGaussianChain
 from tsppl.distributions.linear_gaussian.linear_gaussian_ssm import LinearGaussianSSM

@@ -5,7 +5,7 @@ from numpyro.distributions import MultivariateNormal
 
 from tsppl.distributions.autoregressive.dense_weights import check_weights
 from tsppl.distributions.autoregressive.switching_autoregression import SwitchingAutoregression
-from tsppl.distributions.gaussian_parameters import gaussian_parameters
+from tsppl.distributions.gaussians import gaussian_parameters
 from tsppl.distributions.shapes import check_time_varying
 from tsppl.distributions.wrappers import as_distribution
 from tsppl.messages.autoregressive.conditional_means import gaussian_log_likelihoods

@@ -4,7 +4,7 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from tsppl.distributions.gaussian_parameters import gaussian_by_step
+from tsppl.distributions.gaussians import gaussian_by_step
 from tsppl.messages.autoregressive.conditional_means import left_out_autoregressive
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import solve_discrete_are
 
-from tsppl.distributions.gaussian_parameters import gaussian_parameters
+from tsppl.distributions.gaussians import gaussian_parameters
 from tsppl.distributions.shapes import is_concrete
 
 LARGEST_RADIUS = 1 - 1e-6

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tsppl.distributions.gaussian_parameters import check_scales, gaussian_parameters
+from tsppl.distributions.gaussians import check_scales, gaussian_parameters
 from tsppl.distributions.shapes import parameter_batch
 from tsppl.messages.linear_gaussian.steps import AffineGaussian, Gaussian
 

@@ -8,7 +8,7 @@ from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from tsppl.distributions.gaussian_parameters import check_scales, gaussian_parameters
+from tsppl.distributions.gaussians import check_scales, gaussian_parameters
 from tsppl.distributions.linear_gaussian.dynamics import (
     Dynamics,
     Names,

@@ -10,7 +10,7 @@ from numpyro.distributions import MultivariateNormal
 
 from tsppl.distributions.autoregressive.switching_autoregression import SwitchingAutoregression
 from tsppl.distributions.emissions.drawing import select_state
-from tsppl.distributions.gaussian_parameters import gaussian_parameters
+from tsppl.distributions.gaussians import gaussian_parameters
 from tsppl.distributions.linear_gaussian.linear_gaussian_chain import LinearGaussianChain
 from tsppl.distributions.shapes import (
     broadcast_batches,

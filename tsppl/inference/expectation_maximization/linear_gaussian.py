@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from tsppl.distributions.gaussian_parameters import gaussian_parameters
+from tsppl.distributions.gaussians import gaussian_parameters
 from tsppl.distributions.sequence import time_axis_of_mask
 from tsppl.distributions.wrappers import leaf_of, rewrap
 from tsppl.inference.expectation_maximization.arguments import refuse_batch

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import lax
 
-from tsppl.distributions.gaussian_parameters import gaussian_parameters
+from tsppl.distributions.gaussians import gaussian_parameters
 from tsppl.distributions.wrappers import innermost, leaf_of, rewrap
 from tsppl.inference.expectation_maximization.arguments import refuse_batch
 from tsppl.inference.expectation_maximization.autoregressive import climb_regression
