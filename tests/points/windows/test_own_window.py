@@ -121,3 +121,16 @@ def test_what_it_cannot_do_is_named():
         tsd.NeymanScott(1.0, dist.Gamma(8.0, 1.0), CLUSTER, tsd.PoissonProcess(1.0, Disc([1.0, -0.5], 1.0)), DISC)
     with pytest.raises(NotImplementedError, match="Half does not state overlap"):
         type("Half", (tsd.Window,), {})().overlap((0.0, 1.0))
+
+
+def test_the_window_of_a_process_is_read_like_the_pair_that_was_passed():
+    window = tsd.PoissonProcess(1.0, (1.0, 3.0)).window
+    low, high = window
+    assert (float(low), float(high), float(window[1] - window[0]), len(window)) == (1.0, 3.0, 2.0, 2)
+    assert_allclose(np.asarray(window, np.float32), np.array([1.0, 3.0], np.float32))
+    assert_allclose(
+        jax.jit(lambda window: jnp.asarray(window) + jnp.diff(window.bounds))(window), jnp.array([3.0, 5.0])
+    )
+    cells = tsd.PiecewisePoissonProcess(jnp.ones(2), jnp.array([1.0, 2.0, 3.0]))
+    assert cells.window.same_as(window)
+    assert_allclose(cells.compensator(window), 2.0)

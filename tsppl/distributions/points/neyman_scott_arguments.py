@@ -7,6 +7,7 @@ from tsppl.distributions.points.point_process import PointProcess
 from tsppl.distributions.points.poisson_process import PoissonLike
 from tsppl.distributions.shapes import is_concrete
 from tsppl.points import Cluster
+from tsppl.points.windows.as_window import as_window
 
 
 def check_arguments(event_rate, amplitude, cluster, background_rate, window):
@@ -49,5 +50,5 @@ def _check_background(background_rate, window):
         return
     if not isinstance(background_rate, PoissonLike):
         raise TypeError(f"background_rate is a {type(background_rate).__name__}; pass a number or a Poisson process")
-    if not background_rate.window.same_as(window):
+    if not as_window(background_rate.window).same_as(window):
         raise ValueError("background_rate has another window than the process: give both the same")
