@@ -99,6 +99,24 @@ def test_densities_of_data_and_states_sum_to_that_of_the_data(name):
     assert_allclose(logsumexp(terms), model.log_prob(value))
 
 
+def test_the_posterior_chain_of_a_trajectory_has_its_marginals():
+    noise = dist.Normal(0.0, 0.5)
+    model = tsd.LinearGaussianSSM(ONE, 0.9 * jnp.eye(1), ONE, jnp.ones(1), noise, num_steps=T, mask=SERIES != 1.0)
+    chain, marginals = model.posterior_chain(SERIES), model.latent_marginals(SERIES)
+    assert_allclose(chain.means, marginals["trajectory_mean"])
+    assert_allclose(jnp.square(chain.roots).sum(-1), jnp.square(marginals["trajectory_scale_tril"]).sum(-1))
+    assert chain.weights.shape == (T - 1, 1, 1)
+    assert steps_of(model)
+    assert _rough_states(model)
+
+
+@pytest.mark.parametrize("name", sorted(NO_STATES - {"LinearGaussianSSM"}))
+def test_em_and_starts_refuse_what_they_do_not_know(name):
+    stranger = object.__new__(getattr(tsd, name))
+    assert refuses(TypeError, lambda: steps_of(stranger))
+    assert refuses(TypeError, lambda: _rough_states(stranger))
+
+
 def test_no_transition_after_the_end_of_a_series_counts():
     whole = tsd.HiddenMarkov(INITIAL, ROWS, LEVELS, num_steps=T, lengths=jnp.array(2))
     short = tsd.HiddenMarkov(INITIAL, ROWS, LEVELS, num_steps=2)

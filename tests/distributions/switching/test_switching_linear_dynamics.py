@@ -12,6 +12,7 @@ from numpyro.infer import MCMC, NUTS
 import tsppl.distributions as tsd
 from tests.helpers import assert_allclose
 from tests.reference import autoregressive as reference
+from tsppl.posterior.chain_check import _states_in_use
 from tsppl.sites.state_axes import state_axes
 
 K, D, T = 2, 2, 5
@@ -94,6 +95,9 @@ def test_everything_inherited_answers_or_refuses_under_recurrent_transitions():
     assert build(RECURRENT).continuing(model).transition_probs is RECURRENT
     assert model.impulse_response(2).shape == (K, 3, D, D)
     assert model.scored_steps(TRAJECTORY).all()
+    assert _states_in_use(model).tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"pass it, state_chain\(value\)"):
+        model.state_chain()
     with pytest.raises(NotImplementedError, match="recurrent transitions depend on the trajectory"):
         model.log_transition_probs  # noqa: B018
     with pytest.raises(ValueError, match="RecurrentTransitions cannot be named in time_varying"):
