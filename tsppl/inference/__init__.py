@@ -10,6 +10,7 @@ from tsppl.inference.expectation_maximization.low_rank_starts import (
     grow_rank as grow_rank,
     low_rank_factors as low_rank_factors,
 )
+from tsppl.inference.gibbs.block import GibbsBlock as GibbsBlock, NotConjugateError as NotConjugateError
 from tsppl.inference.gibbs.points.annealing import BestStart as BestStart, anneal as anneal, best_start as best_start
 from tsppl.inference.gibbs.points.label_gibbs import LabelGibbs as LabelGibbs
 from tsppl.inference.gibbs.points.sequence_gibbs import SequenceGibbs as SequenceGibbs
