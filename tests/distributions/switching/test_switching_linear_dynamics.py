@@ -104,6 +104,11 @@ def test_everything_inherited_answers_or_refuses_under_recurrent_transitions():
         build(RECURRENT, time_varying=("transition_probs",))
 
 
+def test_models_of_observed_series_refuse_recurrent_transitions_by_name():
+    with pytest.raises(TypeError, match="transition_probs of a HiddenMarkov is an array.*for SwitchingLinearDynamics"):
+        tsd.HiddenMarkov(INITIAL, RECURRENT, NOISE, num_steps=T)
+
+
 def test_the_rows_of_recurrent_transitions_are_found_among_the_sites_of_a_model():
     def model():
         weights = numpyro.sample("drive", dist.Normal(0.0, 1.0).expand([K, 3]).to_event(2))

@@ -5,7 +5,6 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
-from tsppl import messages
 from tsppl.distributions.autoregressive.dense_weights import check_weights
 from tsppl.distributions.autoregressive.switching_autoregression import SwitchingAutoregression
 from tsppl.distributions.hidden_markov.markov_switching import MarkovSwitching
@@ -164,21 +163,11 @@ class MeanSwitchingAutoregression(SwitchingAutoregression):
 
         return jnp.vectorize(core, signature="(k,n),(c,l,n,n)->(m,n)")(self._as_matrix(self.means), self.lag_weights)
 
-    def _unfolded(self, path):
-        """States ``(..., T)`` of a path of joint states; ``-1`` before the chain starts."""
+    def _whole_path(self, path, chain):
+        """As in the base class; the first joint state tells the states of ``L`` more steps."""
         states = jnp.asarray(joint_states(self.num_states, self.num_lags), jnp.int32)[path]
         before = jnp.flip(states[..., 0, 1:], -1)
         return self._pad_front(jnp.concatenate([before, states[..., 0]], -1), -1, 1)
-
-    def sample_latents(self, key, value):
-        """Draw the states given the data: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
-        draw = partial(messages.sample_path, method=self.method)
-        return {"states": self._unfolded(self._apply(draw, value, core_ndim=1, key=key)[0])}
-
-    def latent_mode(self, value):
-        """The most likely state path: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
-        path, _ = self._apply(partial(messages.most_likely_path, method=self.method), value, core_ndim=1)
-        return {"states": self._unfolded(path)}
 
     def latent_marginals(self, value, given="all"):
         """State probabilities given all the data, or given the data up to each step (``given="past"``).

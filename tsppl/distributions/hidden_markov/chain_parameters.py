@@ -13,12 +13,20 @@ class MarkovChainParameters:
     def _store_chain(
         self, initial_probs, transition_probs, initial_logits, transition_logits, num_steps, time_varying, rules=()
     ):
-        """Store and check the chain's arguments; ``rules`` are classes of transitions that are taken besides arrays.
+        """Store and check the chain's arguments.
+
+        Besides arrays, transitions of the classes ``rules`` are taken; their ``shape`` is that of the transitions out of one
+        step, ``(..., K, K)``.
 
         Returns:
             the number of states, ``name -> batch shape``, ``name -> length of its time axis``, and ``time_varying`` with
             the transitions by the name that they were given under.
         """
+        if isinstance(transition_probs, Transitions) and not isinstance(transition_probs, rules):
+            raise TypeError(
+                f"transition_probs of a {type(self).__name__} is an array, (..., K, K); {type(transition_probs).__name__} are "
+                "for SwitchingLinearDynamics"
+            )
         initial_name, initial = choose_parameter("initial_probs", initial_probs, "initial_logits", initial_logits)
         if isinstance(transition_probs, rules) and transition_logits is None:
             name, transition = "transition_probs", transition_probs

@@ -267,12 +267,16 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
     def sample_latents(self, key, value):
         """Draw the states given the data: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
         path, chain = self._apply(partial(messages.sample_path, method=self.method), value, core_ndim=1, key=key)
-        return {"states": self._pad_front(chain.reported_path(path), -1, 1)}
+        return {"states": self._whole_path(path, chain)}
+
+    def _whole_path(self, path, chain):
+        """States ``(..., T)`` of a path of the chain, ``-1`` for steps that have no state."""
+        return self._pad_front(chain.reported_path(path), -1, 1)
 
     def latent_mode(self, value):
         """The most likely state path: ``{"states": int32 (..., T)}``; ``-1`` for steps that have no state."""
         path, chain = self._apply(partial(messages.most_likely_path, method=self.method), value, core_ndim=1)
-        return {"states": self._pad_front(chain.reported_path(path), -1, 1)}
+        return {"states": self._whole_path(path, chain)}
 
     def latent_marginals(self, value, given="all"):
         """State probabilities given all the data, or given the data up to each step (``given="past"``).
