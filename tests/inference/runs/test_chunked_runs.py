@@ -1,5 +1,6 @@
 """Runs in chunks give the draws of one run, go on after a kill, and refuse to go on with something else."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,26 +135,33 @@ def test_gibbs_kernels_run_in_chunks_too(tmp_path):
     assert_allclose(own.get_samples(), mcmc.get_samples())
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("finished")
+    chunked(path, chunk_size=10)
+    return path
+
+
 @pytest.mark.parametrize("name", ["state.pkl", "draws_000000000.pkl", "draws_000000010.pkl"])
-def test_a_damaged_file_is_named_and_left_alone(tmp_path, name):
-    chunked(tmp_path, chunk_size=10)
-    whole = (tmp_path / name).read_bytes()
+def test_a_damaged_file_is_named_and_left_alone(tmp_path, finished, name):
+    path = shutil.copytree(finished, tmp_path / "run")
+    whole = (path / name).read_bytes()
     half, swapped = whole[: len(whole) // 2], bytearray(whole)
     swapped[-20] ^= 1
     for damaged in (half, b"", bytes(swapped)):
-        (tmp_path / name).write_bytes(damaged)
-        for again in (lambda: chunked(tmp_path, chunk_size=10), lambda: read_chunks(tmp_path)):
+        (path / name).write_bytes(damaged)
+        for again in (lambda: chunked(path, chunk_size=10), lambda: read_chunks(path)):
             with pytest.raises(ValueError, match=f"{name} is damaged, half written"):
                 again()
-        assert (tmp_path / name).read_bytes() == damaged
-    (tmp_path / name).unlink()
+        assert (path / name).read_bytes() == damaged
+    (path / name).unlink()
     if name != "state.pkl":
         with pytest.raises(ValueError, match=f"{name} is missing"):
-            chunked(tmp_path, chunk_size=10)
+            chunked(path, chunk_size=10)
 
 
-def test_draws_without_a_state_are_those_of_this_run_or_left_alone(tmp_path):
-    chunked(tmp_path, chunk_size=10)
-    (tmp_path / "state.pkl").unlink()
+def test_draws_without_a_state_are_those_of_this_run_or_left_alone(tmp_path, finished):
+    path = shutil.copytree(finished, tmp_path / "run")
+    (path / "state.pkl").unlink()
     with pytest.raises(ValueError, match=r"differs from this one in: data\. Give"):
-        chunked(tmp_path, chunk_size=10, value=VALUE + 1)
+        chunked(path, chunk_size=10, value=VALUE + 1)

@@ -244,6 +244,15 @@ def test_looking_changes_nothing_and_use_changes_no_answer():
     before = digest(normal)
     assert normal.precision_matrix.shape == (2, 2)
     assert digest(normal) == before
+
+    class Sum:
+        @functools.cached_property
+        def total(self):
+            return 1.0
+
+    found, before = Sum(), digest(Sum())
+    assert found.total == 1.0
+    assert digest(found) == before
     around = {"itself": None, "value": 1.0}
     around["itself"] = around
     assert digest(around) == digest(around)

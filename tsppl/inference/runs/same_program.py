@@ -145,6 +145,8 @@ def look_inside(value):
         return inside_class(value)
     if isinstance(value, property):
         return "property", [("", value.fget), ("", value.fset), ("", value.fdel)]
+    if isinstance(value, functools.cached_property):
+        return "property", [("", value.func)]
     if isinstance(value, staticmethod | classmethod):
         return kind.__name__, [("", value.__func__)]
     if kind in _WRAPPERS:
@@ -189,7 +191,7 @@ def _object(value):
     parts = [("", make), ("", arguments)]
     states = state if isinstance(state, tuple) and len(state) == 2 else (state,)
     for one in states:
-        parts += _attributes(type(value), one) if isinstance(one, dict) else [("", one)]
+        parts += _attributes(type(value), one) if one is None or isinstance(one, dict) else [("", one)]
     for iterator in items:
         parts.append(("", None if iterator is None else list(iterator)))
     return "object", parts
@@ -205,7 +207,7 @@ def _attributes(owner, values):
         by_name = name == "__wrapped__" or not name.startswith("__")
         return by_name and not isinstance(value, weakref.ref | None) and not is_computed(name)
 
-    pairs = ((str(name), value) for name, value in values.items())
+    pairs = ((str(name), value) for name, value in (values or {}).items())
     return sorted(((name, value) for name, value in pairs if is_kept(name, value)), key=lambda pair: pair[0])
 
 

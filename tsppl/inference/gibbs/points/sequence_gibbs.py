@@ -159,9 +159,9 @@ class SequenceGibbs(GibbsBlock):
 
     def compare(self, values, args, kwargs):
         """Raise unless every conditional distribution is that of the model."""
-        num_points = len(jax.eval_shape(lambda: self._replay(values, args, kwargs)[2]))
         with exactly():
             args, kwargs = in_double((args, kwargs))
+            num_points = len(jax.eval_shape(lambda: self._replay(in_double(values), args, kwargs)[2]))
             site, places = f"{self._site}_labels", jnp.arange(num_points, dtype=jnp.int32)
 
             @jax.jit
