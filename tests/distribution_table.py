@@ -525,6 +525,7 @@ WITHOUT_ROW = {
     "Streams": _ONE_STEP,
     "UnseenPoints": _POINTS,
     "WrappedCauchy": _ONE_STEP,
+    "Window": _WINDOW,
     "ZeroInflated": _ONE_STEP,
 }
 """Why a class of :mod:`tsppl.distributions` has no row."""

@@ -210,3 +210,21 @@ def test_an_emission_of_ones_own_keeps_the_exact_step_where_it_keeps_the_density
     fitted = [maximize_emission(cls(jnp.array([2.0])), COUNTS, weights) for cls in (SamePoisson, HalfPoisson)]
     assert_allclose(fitted[0].rate, COUNTS.mean(keepdims=True), rtol=1e-12)
     assert_allclose(fitted[1].rate, COUNTS.mean(keepdims=True) / 2, rtol=1e-3)
+
+
+def test_transitions_that_read_the_series_need_all_of_it():
+    """Whatever the class: a mask and left-out terms would need the moves averaged over what was not seen. It may end early."""
+    model = tsd.HiddenMarkov(INITIAL, ROWS, VECTOR, num_steps=T)
+    model.transition_probs = RULE
+    assert jnp.isfinite(model.log_prob(VECTORS))
+    with pytest.raises(NotImplementedError, match="left-out terms have no closed form"):
+        model.log_prob_left_out(VECTORS)
+    masked = tsd.HiddenMarkov(INITIAL, ROWS, VECTOR, num_steps=T, mask=np.array([True, True, False, True]))
+    masked.transition_probs = RULE
+    with pytest.raises(NotImplementedError, match="must be observed"):
+        masked.log_prob(VECTORS)
+    short, early = (
+        tsd.HiddenMarkov(INITIAL, ROWS, VECTOR, num_steps=n, lengths=end) for n, end in ((2, None), (T, np.array(2)))
+    )
+    short.transition_probs = early.transition_probs = RULE
+    assert_allclose(early.log_prob(VECTORS.at[2:].set(jnp.nan)), short.log_prob(VECTORS[:2]))

@@ -326,6 +326,7 @@ class SwitchingAutoregression(MarkovSwitching):
             NotImplementedError: for other noise, more state paths, transitions that depend on the series, or a joint
                 ``initial`` of several lags.
         """
+        self._check_left_out()
         if self.known_states is not None:
             raise NotImplementedError(
                 "there are no exact left-out terms with known_states; log_prob_steps gives one-step-ahead terms, which "

@@ -55,6 +55,15 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
         the pytree, and stale once EM, a plate or ``jax.tree.map`` puts others in their place.
         """
         transitions = self.transitions
+        if transitions.reads_series and self.observed_mask is not None:
+            raise NotImplementedError(
+                f"the transitions of this {type(self).__name__} depend on the series, so that all of it up to its end must be "
+                "observed: leave the mask out"
+            )
+        if transitions.reads_series and self.lengths is not None and value is not None:
+            value = jnp.where(
+                self.observed_entries(), value, 0
+            )  # moves after the end change nothing, if they are numbers
         along = transitions.along(value, self._first_state)
         return StateChain(self.log_initial_probs, along, None, transitions.varies)
 
@@ -212,9 +221,21 @@ class MarkovSwitching(MarkovChainParameters, SequenceDistribution):
         return self._mask_unscored(self._pad_front(self._apply(core, value, core_ndim=1)[0], 0.0, 1), value)
 
     def log_prob_left_out(self, value):
-        """``log p(y_t | all other observations)``, zero where not scored."""
+        """``log p(y_t | all other observations)``, zero where not scored.
+
+        Raises:
+            NotImplementedError: if the transitions depend on the series.
+        """
+        self._check_left_out()
         terms, _ = self._apply(partial(messages.hidden_markov_left_out, method=self.method), value, core_ndim=1)
         return self._mask_unscored(self._pad_front(terms, 0.0, 1), value)
+
+    def _check_left_out(self):
+        if self.transitions.reads_series:
+            raise NotImplementedError(
+                "recurrent transitions depend on the series, so the left-out terms have no closed form; log_prob_steps gives "
+                "one-step-ahead terms, which answer another question"
+            )
 
     def cdf_steps(self, value):
         """``(P(Y_t < y_t | y_<t), P(Y_t <= y_t | y_<t))`` of every entry on its own; NaN where not scored.

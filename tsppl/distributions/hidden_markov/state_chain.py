@@ -15,18 +15,25 @@ class Transitions(Protocol):
 
     Attributes:
         varies: whether the moves of a series differ from step to step.
+        reads_series: whether they depend on the series, all of which must then be known.
+        shape: of the transitions out of one step, ``(..., K, K)``, or with a time axis where they are numbers that vary.
         signature: core shapes of the leaves, as ``jnp.vectorize`` takes them; ``k`` is the state, ``s`` the move and ``n``
             the channel.
     """
 
     varies: bool
+    reads_series: bool
+    shape: tuple[int, ...]
     signature: str
 
     def along(self, series, first) -> Float[Array, "..."]:
-        """Log transitions of all moves from step ``first`` on, given the series: ``(..., S, K, K)``, or ``(..., K, K)``."""
+        """Log transitions of all moves from step ``first`` on: ``(..., S, K, K)``, or ``(..., K, K)``.
+
+        ``series`` is as it was observed, ``(..., T)`` or ``(..., T, N)``.
+        """
 
     def into(self, step, previous) -> Float[Array, "K K"]:
-        """Log transitions into a step, given the step before; of one series."""
+        """Log transitions into a step of one series, given the step before, ``(N,)``; ``N`` is 1 for a scalar series."""
 
 
 @jax.tree_util.register_dataclass
@@ -36,6 +43,13 @@ class GivenTransitions:
 
     log_probs: Any
     varies: bool = field(metadata={"static": True})
+
+    reads_series = False
+
+    @property
+    def shape(self):
+        """As in :class:`Transitions`."""
+        return jnp.shape(self.log_probs)
 
     @property
     def signature(self):

@@ -42,6 +42,7 @@ class RecurrentTransitions:
     weights: Any
 
     varies = True
+    reads_series = True
     signature = "(m,k),(k,n)"
 
     @property
@@ -191,15 +192,6 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
         if self.weights_vary:
             weights = jnp.concatenate([weights[..., :1, :, :, :, :], weights], -5)
         return weights
-
-    def log_prob_left_out(self, value):
-        """``log p(x_t | all other steps)``; see :class:`AutoregressiveHMM`. Not for recurrent transitions."""
-        if isinstance(self.transition_probs, RecurrentTransitions):
-            raise NotImplementedError(
-                "recurrent transitions depend on the trajectory, so the left-out terms have no closed form; "
-                "log_prob_steps gives one-step-ahead terms, which answer another question"
-            )
-        return super().log_prob_left_out(value)
 
     def given_states(self, states) -> LinearGaussianChain:
         """The trajectory given the states: a Gaussian chain whose parameters vary in time.
