@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from tsppl import Comparison, plots
-from tsppl.plots import plot_decoded_series, plot_model_scores, plot_residuals
+from tsppl import Comparison, PseudoResiduals, plots
+from tsppl.plots import plot_decoded_series, plot_model_scores, plot_pseudo_residuals, plot_residuals
 
 
 @pytest.mark.parametrize("name", [name for name in vars(plots) if name.startswith("plot_")])
@@ -65,3 +65,11 @@ def test_scores_of_models_are_in_order_and_below_the_best():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "3", "10"]
     assert axes.lines[0].get_ydata().tolist() == [-15.0, 0.0, -3.0]
     assert axes.get_ylabel().endswith("over 50 sequences")
+
+
+def test_pseudo_residuals_are_drawn_from_the_object_or_from_the_normal_ones():
+    normal = np.random.default_rng(0).normal(size=60)
+    for residuals in (PseudoResiduals(np.full(60, 0.5), normal), normal):
+        axes = plot_pseudo_residuals(residuals)
+        assert axes[0].get_legend().get_texts()[1].get_text().startswith("60 residuals")
+        plt.close(axes[0].figure)

@@ -73,6 +73,8 @@ def test_a_good_fit_has_no_problem():
         check_chains({"loc": np.ones((9, 2)), "scale": np.ones((9, 2)), "stay": np.full(9, 0.9)}, model, (Y,))
     with pytest.raises(ValueError, match="pass the model"):
         check_chains({"loc": np.ones((9, 2))})
+    with pytest.raises(TypeError, match="a guide has no chains"):
+        check_chains((model, {}), model, (Y,))
 
 
 def test_states_that_are_out_of_use_are_not_missed():

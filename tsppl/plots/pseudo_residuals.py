@@ -6,12 +6,12 @@ from scipy import stats
 from tsppl.plots.panels import panels
 
 
-def plot_pseudo_residuals(normal, *, largest_lag=25, name="series", axes=None):
+def plot_pseudo_residuals(residuals, *, largest_lag=25, name="series", axes=None):
     """Draw the quantiles of normal pseudo-residuals against those expected, and their autocorrelation.
 
     Args:
-        normal: ``(..., T)``, normal residuals of one scalar series or channel, or of several series, from
-            ``tsppl.pseudo_residuals(...)["y"].normal``; NaN is left out. Lags never reach from one series into another.
+        residuals: of one scalar series or channel, or of several series, ``tsppl.pseudo_residuals(...)["y"]``, or its
+            normal ones, ``(..., T)``; NaN is left out. Lags never reach from one series into another.
         largest_lag: of the autocorrelation.
         name: of the series, for the title.
         axes: two Matplotlib axes to draw on; new ones if None.
@@ -26,7 +26,7 @@ def plot_pseudo_residuals(normal, *, largest_lag=25, name="series", axes=None):
     'lag (steps)'
     """
     axes = panels(axes, (1, 2), (8.5, 3.6))
-    normal = np.asarray(normal, float)
+    normal = np.asarray(getattr(residuals, "normal", residuals), float)
     rows = normal.reshape(-1, normal.shape[-1])
     found = np.sort(rows[np.isfinite(rows)])
     size = len(found)

@@ -91,6 +91,8 @@ def check_chains(posterior, model=None, args=(), kwargs=None, *, num_draws=400, 
     model, args, kwargs = model_and_arguments(posterior, model, args, kwargs)
     if model is None:
         raise ValueError("pass the model and its arguments: check_chains(posterior, model, (y,))")
+    if isinstance(posterior, tuple):
+        raise TypeError("a guide has no chains to check: pass an MCMC object, a tree, or draws grouped by chain")
     draws = as_draws(None, model, posterior, args, kwargs, num_draws=num_draws)
     if len(draws.shape) != 2:
         raise ValueError(

@@ -95,8 +95,8 @@ def stacking_weights(densities):
     Returns:
         ``(K,)``, not negative, of sum one.
 
-    >>> import numpy as np
-    >>> stacking_weights(np.log([[0.9, 0.1], [0.8, 0.1]])).round(3).tolist()
+    >>> import numpy as np, tsppl
+    >>> tsppl.stacking_weights(np.log([[0.9, 0.1], [0.8, 0.1]])).round(3).tolist()
     [1.0, 0.0]
     """
     densities = np.asarray(densities, float)

@@ -47,6 +47,7 @@ def linear_recurrence(
     Source: Blelloch (1990), Prefix sums and their applications, section 1.4.
 
     >>> import jax.numpy as jnp
+    >>> from tsppl.recurrence import linear_recurrence
     >>> linear_recurrence(jnp.full((3, 1), 0.5), jnp.ones((3, 1)), jnp.zeros(1))[:, 0].tolist()
     [1.0, 1.5, 1.75]
     """

@@ -31,6 +31,7 @@ def lyapunov_exponent(f, init, xs=None, length=None, *, num_directions=3, key=No
     Errors as of :func:`deer_scan`.
 
     >>> import jax.numpy as jnp
+    >>> from tsppl.recurrence import lyapunov_exponent
     >>> float(lyapunov_exponent(lambda x, _: (0.5 * x, x), jnp.ones(2), length=100))
     -0.6931
     """

@@ -142,6 +142,7 @@ def deer_scan(
     Gonzalez et al. (2024), Towards scalable and stable parallelization of nonlinear RNNs, for ``"quasi"`` and ELK.
 
     >>> import jax.numpy as jnp
+    >>> from tsppl.recurrence import deer_scan
     >>> def step(x, u):
     ...     x = jnp.tanh(0.5 * x + u)
     ...     return x, x

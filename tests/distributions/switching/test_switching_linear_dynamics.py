@@ -187,3 +187,8 @@ def test_latent_so_it_takes_no_mask():
 def test_left_out_terms_are_refused_for_recurrent_transitions():
     with pytest.raises(NotImplementedError, match="recurrent transitions"):
         build(RECURRENT).log_prob_left_out(TRAJECTORY)
+
+
+def test_noise_of_scalars_is_named_before_the_transitions_are_looked_at():
+    with pytest.raises(ValueError, match=r"noise has event shape \(\)"):
+        build(RECURRENT, noise=dist.Normal(jnp.zeros((K, D)), 1.0))

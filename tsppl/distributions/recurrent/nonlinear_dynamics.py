@@ -45,9 +45,8 @@ class NonlinearDynamics(SequenceDistribution, dist.TransformedDistribution):
     Source of the parametrisation by noise: Papaspiliopoulos, Roberts and Skold (2007), A general framework for the
     parametrization of hierarchical models.
 
-    >>> import jax
-    >>> import jax.numpy as jnp
-    >>> dynamics = NonlinearDynamics(lambda x, u: jnp.tanh(x), jnp.zeros(2), 0.1, num_steps=50)
+    >>> import jax, jax.numpy as jnp, tsppl.distributions as tsd
+    >>> dynamics = tsd.NonlinearDynamics(lambda x, u: jnp.tanh(x), jnp.zeros(2), 0.1, num_steps=50)
     >>> x = dynamics.sample(jax.random.key(0))
     >>> x.shape, dynamics.log_prob(x).shape
     ((50, 2), ())

@@ -58,9 +58,9 @@ class RecurrentSeries(SequenceDistribution):
     its step. Without it that density would be an integral over all that may have been fed. There are no exact left-out
     terms, but one-step-ahead terms and forecasts; in these each drawn value is fed back.
 
-    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, tsppl
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, tsppl, tsppl.distributions as tsd
     >>> params = tsppl.nn.init_gru_cell(jax.random.key(0), num_inputs=1, num_units=3)
-    >>> series = RecurrentSeries(
+    >>> series = tsd.RecurrentSeries(
     ...     lambda h, previous, _: tsppl.nn.gru_cell(params, h, jnp.log1p(previous)[None]),
     ...     jnp.zeros(3),
     ...     lambda h: dist.Poisson(jnp.exp(h.sum())),

@@ -130,6 +130,12 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
         time_varying = check_time_varying(
             "SwitchingLinearDynamics", time_varying, ("transition_probs", "transition_logits", "weights", "noise")
         )
+        step_shape = self.noise.event_shape
+        if len(step_shape) != 1 or self.initial.event_shape != step_shape:
+            raise ValueError(
+                f"noise has event shape {step_shape} and initial has event shape {self.initial.event_shape}: both "
+                "must be (D,)"
+            )
         if isinstance(transition_probs, RecurrentTransitions):
             self._check_recurrent(transition_probs, time_varying)
         num_states, batches, rows, varying = self._store_chain(
@@ -141,12 +147,6 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
             time_varying,
             rules=RecurrentTransitions,
         )
-        step_shape = self.noise.event_shape
-        if len(step_shape) != 1 or self.initial.event_shape != step_shape:
-            raise ValueError(
-                f"noise has event shape {step_shape} and initial has event shape {self.initial.event_shape}: both "
-                "must be (D,)"
-            )
         states = self.weights.shape[-3] if self.weights.ndim >= 3 else 0
         if states not in (num_states, 1):
             raise ValueError(
@@ -182,7 +182,7 @@ class SwitchingLinearDynamics(SwitchingAutoregression):
         if len(weights) < 2 or weights[-1:] != size or state_logits[-1:] != weights[-2:-1]:
             raise ValueError(
                 f"RecurrentTransitions has state_logits of shape {state_logits} and weights of shape {weights}: "
-                f"(..., K, K) and (..., K, {size[0] if size else 'D'}) are needed"
+                f"(..., K, K) and (..., K, {size[0]}) are needed"
             )
 
     @property

@@ -36,6 +36,7 @@ def log_count_prob(count, events, concentration, rate, background, *, largest: i
         largest: bound on ``count``, static.
 
     >>> import jax.numpy as jnp
+    >>> from tsppl.points import log_count_prob
     >>> round(float(jnp.exp(log_count_prob(0, 2.0, 1.0, 1.0, 0.5, largest=0))), 4)  # exp(-0.5 - 2 * 0.5)
     0.2231
     """
@@ -98,6 +99,7 @@ def canonical_labels(labels, *, num_labels=None) -> Int[Array, " N"]:
         num_labels: bound on labels; ``N`` if None.
 
     >>> import jax.numpy as jnp
+    >>> from tsppl.points import canonical_labels
     >>> canonical_labels(jnp.array([3, -1, 0, 3, 2])).tolist()
     [0, -1, 1, 0, 2]
     """

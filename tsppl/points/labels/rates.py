@@ -20,6 +20,8 @@ class NeymanScottRates(NamedTuple):
 
     Functions of points take the four in this order: ``log_count_prob(count, *rates, largest=count)``.
 
+    >>> import jax.numpy as jnp
+    >>> from tsppl.points import NeymanScottRates
     >>> rates = NeymanScottRates(2.0, 1.0, 1.0, 0.5)
     >>> (
     ...     float(rates.expected_points),
