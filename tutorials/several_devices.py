@@ -23,6 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tsppl.messages import (
     AffineGaussian,
     Gaussian,
+    hidden_markov_smooth,
     kalman_log_likelihood,
     kalman_smoother,
     log_normalizer,
@@ -30,7 +31,6 @@ from tsppl.messages import (
     sharded_kalman_smoother,
     sharded_log_normalizer,
     sharded_smooth,
-    smooth,
 )
 
 jax.config.update("jax_enable_x64", True)
@@ -76,7 +76,7 @@ print(f"hidden Markov log-likelihood {value:.6f}, on one device {expected_value:
 print(f"largest difference in the gradient: {largest_difference(gradient, expected):.1e}")
 
 statistics = sharded_smooth(log_initial, log_transition, log_likelihoods(levels, divided), mesh=mesh)
-one_device = smooth(log_initial, log_transition, log_likelihoods(levels, y))
+one_device = hidden_markov_smooth(log_initial, log_transition, log_likelihoods(levels, y))
 print(f"largest difference in the smoother: {largest_difference(statistics, one_device):.1e}")
 print(f"each device holds state probabilities of shape {statistics.state_probs.addressable_shards[0].data.shape}")
 

@@ -55,7 +55,7 @@ def patterns(number=2500):
 @functools.cache
 def chains(num_steps, backend="jax"):
     """Several steps of the block, on many patterns at once: labels and points."""
-    block, process = LabelGibbs(None, "x", num_split_merge=1, backend=backend), sequences()
+    block, process = LabelGibbs(None, "x", num_split_merge=1, backend=backend, method="serial"), sequences()
 
     def step(state, key):
         labels, points = state
