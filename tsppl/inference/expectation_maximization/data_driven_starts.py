@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from scipy.cluster.vq import kmeans2
-from scipy.ndimage import uniform_filter1d
 
 from tsppl.distributions.autoregressive.autoregressive_hmm import AutoregressiveHMM
 from tsppl.distributions.autoregressive.salt import SALT
@@ -161,6 +159,8 @@ def _k_means(generator, points, used, num_clusters):
     """Labels ``(n,)`` in the order of the clusters' centres; steps not used take the label of the step before."""
     centres, labels = np.unique(points[used], axis=0, return_inverse=True)
     if len(centres) > num_clusters:
+        from scipy.cluster.vq import kmeans2  # slow to import, and seldom needed
+
         num_rounds = int(generator.integers(1, 11))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "One of the clusters is empty")
@@ -194,16 +194,23 @@ def _regression_clusters(generator, inputs, outputs, num_clusters, num_rounds=10
             gram = inputs[own].T @ inputs[own] + ridge * max(own.sum(), 1) / n
             residuals = (outputs - inputs @ np.linalg.solve(gram, inputs[own].T @ outputs[own])) / scale
             losses[:, cluster] = (residuals**2).sum(1)
-        labels = uniform_filter1d(losses, _WINDOW, axis=0).argmin(1)
+        labels = _smoothed(losses).argmin(1)
     return labels
 
 
 def _clusters_in_phase_space(generator, inputs, outputs, num_clusters):
     """Labels ``(n,)`` of k-means clusters of smoothed levels and changes; both weigh the same, and so do channels."""
     parts = outputs, outputs - inputs[:, : outputs.shape[1]]
-    smooth = [uniform_filter1d(part / _positive(outputs.std(0)), _WINDOW, axis=0) for part in parts]
+    smooth = [_smoothed(part / _positive(outputs.std(0))) for part in parts]
     points = np.concatenate([part / _positive(part.std()) for part in smooth], axis=1)
     return _k_means(generator, points, np.ones(len(points), bool), num_clusters)
+
+
+def _smoothed(series):
+    """Means over a window of steps."""
+    from scipy.ndimage import uniform_filter1d  # slow to import, and seldom needed
+
+    return uniform_filter1d(series, _WINDOW, axis=0)
 
 
 def _statistics(labels, distribution, probs):
